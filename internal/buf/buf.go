@@ -1,0 +1,74 @@
+// Package buf provides pooled byte buffers in size classes.
+//
+// A [Buf] has one owner at a time. The owner may append to B freely and calls
+// [Buf.Release] exactly once; passing a *Buf on passes the ownership on. Race
+// enabled builds overwrite released memory, so that a late use shows in a test.
+package buf
+
+import (
+	"math/bits"
+	"sync"
+)
+
+const (
+	minShift = 8  // smallest class: 256 bytes
+	maxShift = 20 // largest class kept: 1 MiB, so that one huge message does not pin memory
+	classes  = maxShift - minShift + 1
+)
+
+// Buf is a pooled buffer. Get it with [Get].
+type Buf struct {
+	// B is the content. Its owner may append to it, reslice it or replace it.
+	B []byte
+
+	mem []byte // B's memory while the buffer rests in a pool
+}
+
+// pools holds only memory: no channels, timers or goroutines.
+var pools [classes]sync.Pool
+
+// Get returns a buffer of length 0 with room for at least n bytes.
+func Get(n int) *Buf {
+	c := classFor(n)
+	if c >= classes {
+		return &Buf{B: make([]byte, 0, n)}
+	}
+	if b, _ := pools[c].Get().(*Buf); b != nil {
+		b.B, b.mem = b.mem, nil
+		return b
+	}
+	return &Buf{B: make([]byte, 0, 1<<(c+minShift))}
+}
+
+// Copy returns a buffer that holds a copy of p.
+func Copy(p []byte) *Buf {
+	b := Get(len(p))
+	b.B = append(b.B, p...)
+	return b
+}
+
+// Release gives the buffer back and sets B to nil. The owner must not touch b or slices of b.B
+// afterwards. Buffers larger than 1 MiB or smaller than the smallest class are
+// left to the garbage collector.
+func (b *Buf) Release() {
+	if b.B == nil {
+		panic("BUG: buffer released twice")
+	}
+	p := b.B[:0]
+	b.B = nil
+	poison(p[:cap(p)])
+	c := bits.Len(uint(cap(p))) - 1 - minShift
+	if c < 0 || c >= classes {
+		return
+	}
+	b.mem = p
+	pools[c].Put(b)
+}
+
+// classFor returns the smallest class whose buffers hold n bytes.
+func classFor(n int) int {
+	if n <= 1<<minShift {
+		return 0
+	}
+	return bits.Len(uint(n-1)) - minShift
+}

@@ -1,0 +1,58 @@
+package buf
+
+import "testing"
+
+func TestGetRoom(t *testing.T) {
+	for _, n := range []int{0, 1, 255, 256, 257, 4096, 4097, 1 << 20, 1<<20 + 1, 5 << 20} {
+		b := Get(n)
+		if len(b.B) != 0 || cap(b.B) < n {
+			t.Errorf("Get(%d) = len %d cap %d, want len 0 cap >= %d", n, len(b.B), cap(b.B), n)
+		}
+		b.Release()
+	}
+}
+
+func TestCopy(t *testing.T) {
+	src := []byte("hello")
+	b := Copy(src)
+	src[0] = 'j'
+	if string(b.B) != "hello" {
+		t.Errorf("Copy = %q, want %q", b.B, "hello")
+	}
+	b.Release()
+}
+
+// TestGrownBufferKeepsClass checks that a buffer that outgrew its class never
+// comes back from a class that promises more than it holds.
+func TestGrownBufferKeepsClass(t *testing.T) {
+	for range 100 {
+		b := Get(300)
+		b.B = append(b.B, make([]byte, 700)...)
+		b.Release()
+		for n := 256; n <= 1<<12; n *= 2 {
+			c := Get(n)
+			if cap(c.B) < n {
+				t.Fatalf("Get(%d) = cap %d, want at least %d", n, cap(c.B), n)
+			}
+			c.Release()
+		}
+	}
+}
+
+func TestDoubleReleasePanics(t *testing.T) {
+	b := Get(3 << 20) // over the classes, so no pool can hand it out in between
+	b.Release()
+	defer func() {
+		if recover() == nil {
+			t.Error("second Release did not panic")
+		}
+	}()
+	b.Release()
+}
+
+func BenchmarkGetRelease(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		Get(512).Release()
+	}
+}
