@@ -1,0 +1,100 @@
+package mux
+
+import (
+	"context"
+	"log/slog"
+	"time"
+)
+
+// Config describes a [Session]. Zero limits mean the documented default,
+// negative ones mean none. The session does not modify it.
+type Config struct {
+	// Connector says that this side dialled; else it accepted.
+	Connector bool
+
+	// LocalID is the id that this side announces. It must not be empty.
+	LocalID string
+
+	// Hint is what the upgrade request told a listener about the connector.
+	Hint Hint
+
+	// Features are the extensions that this side offers (protocol section 12).
+	Features []string
+
+	// HandshakeTimeout limits the handshake. Default 10 s.
+	HandshakeTimeout time.Duration
+
+	// MaxRequests limits the requests of the peer that are being served, counted
+	// until their handlers end. Past it the answer is Overloaded. Default 8,192.
+	MaxRequests int
+
+	// MaxQueueBytes and MaxQueuePackets limit what waits to be sent. A sender
+	// waits when either is reached; one packet may overshoot MaxQueueBytes.
+	// Defaults 1 MiB and 65,536.
+	MaxQueueBytes   int
+	MaxQueuePackets int
+
+	// Workers runs Serve. Required.
+	Workers *Workers
+
+	// Ready is called once on the read owner, when the handshake is done and
+	// before any request is served. It must not block. Nil means nothing to do.
+	Ready func(s *Session, peer Peer)
+
+	// Serve serves one request on a worker. It must answer with
+	// [Request.Respond], and recover its own panics. Required.
+	Serve func(r *Request)
+
+	// Ended is called once, after all pending calls have failed. It must not
+	// block. Nil means nothing to do.
+	Ended func(s *Session, err error)
+
+	// Overloaded and Draining are the encoded error payloads sent when a limit
+	// refuses a request and when the session drains. Required.
+	Overloaded []byte
+	Draining   []byte
+
+	// Context is the parent of the session's context. Nil means
+	// [context.Background].
+	Context context.Context //nolint:containedctx // the documented lifetime of all sessions of a node
+
+	// Logger receives rare events. Nil discards them.
+	Logger *slog.Logger
+}
+
+// Hint is what a listener learns about a connector from the upgrade request
+// (protocol section 2.2).
+type Hint struct {
+	QueryID  string // the id query parameter
+	HeaderID string // the X-Netron-Id header
+	Netron   bool   // the X-Netron-Version header is there: a peer of this library
+}
+
+const (
+	defaultHandshakeTimeout = 10 * time.Second
+	defaultMaxRequests      = 8192
+	defaultMaxQueueBytes    = 1 << 20
+	defaultMaxQueuePackets  = 1 << 16
+)
+
+func (c *Config) handshakeTimeout() time.Duration {
+	if c.HandshakeTimeout == 0 {
+		return defaultHandshakeTimeout
+	}
+	return c.HandshakeTimeout
+}
+
+func (c *Config) maxRequests() int     { return limit(c.MaxRequests, defaultMaxRequests) }
+func (c *Config) maxQueueBytes() int   { return limit(c.MaxQueueBytes, defaultMaxQueueBytes) }
+func (c *Config) maxQueuePackets() int { return limit(c.MaxQueuePackets, defaultMaxQueuePackets) }
+
+// limit maps the zero value to def and negative values to "none".
+func limit(v, def int) int {
+	switch {
+	case v == 0:
+		return def
+	case v < 0:
+		return int(^uint(0) >> 1)
+	}
+	return v
+}
