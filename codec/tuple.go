@@ -1,0 +1,127 @@
+package codec
+
+import (
+	"fmt"
+	"reflect"
+)
+
+// AppendTuple appends the fields of a struct, or of the struct that a pointer
+// points to, as consecutive values without an array header: the arguments of a
+// call. It returns how many there are. The fields are those of the struct's map
+// form in their order; trailing ones that are empty and marked omitempty are left
+// out.
+//
+// On error the bytes of dst up to its length are as they were, and it is
+// returned with that length.
+func AppendTuple(dst []byte, v any) (out []byte, n int, err error) {
+	rv := reflect.ValueOf(v)
+	for rv.Kind() == reflect.Pointer && !rv.IsNil() {
+		rv = rv.Elem()
+	}
+	if rv.Kind() != reflect.Struct {
+		return dst, 0, &EncodeError{Msg: fmt.Sprintf("arguments are %T, not a struct", v), Err: ErrUnsupported}
+	}
+	p := planOf(rv.Type())
+	if p.op != opStruct {
+		return dst, 0, unsupported(p.typ)
+	}
+	if p.tuple != nil {
+		if out, ok := p.tuple.append(dst, p, rv); ok {
+			return out, len(p.fields), nil
+		}
+	}
+	n = len(p.fields)
+	for n > 0 && p.fields[n-1].omitEmpty {
+		if _, ok := p.fields[n-1].present(rv); ok {
+			break
+		}
+		n--
+	}
+	out = dst
+	for i := range n {
+		f := &p.fields[i]
+		fv, ok := f.get(rv)
+		if !ok {
+			out = AppendNil(out)
+			continue
+		}
+		if out, err = appendPlan(out, f.plan, fv, 1); err != nil {
+			return dst, 0, atName(err, f.name)
+		}
+	}
+	return out, n, nil
+}
+
+// DecodeTuple reads n values into the fields of the struct that v points to, in
+// their order. It is the reverse of [AppendTuple].
+//
+// Fields beyond n are set to zero if they are optional, which means that they
+// are pointers or marked omitempty; else the call lacks an argument and the error
+// wraps [ErrMissing]. Nil and undefined count as absent likewise. Values beyond
+// the fields are skipped.
+func (d *Decoder) DecodeTuple(v any, n int) error {
+	rv := reflect.ValueOf(v)
+	if rv.Kind() != reflect.Pointer || rv.IsNil() || rv.Elem().Kind() != reflect.Struct {
+		return d.fail(ErrUnsupported, fmt.Sprintf("cannot decode arguments into %T, only into a pointer to a struct", v))
+	}
+	rv = rv.Elem()
+	p := planOf(rv.Type())
+	if p.op != opStruct {
+		return d.fail(ErrUnsupported, "unsupported type "+p.typ.String())
+	}
+	if n < 0 || n > d.Len() {
+		return d.truncated()
+	}
+	if p.tuple != nil && n == len(p.fields) && d.decodeGeneratedTuple(p, rv) {
+		return nil
+	}
+	for i := range p.fields {
+		f := &p.fields[i]
+		if i < n {
+			if err := d.decodeArgument(f, rv); err != nil {
+				return atName(err, f.name)
+			}
+			continue
+		}
+		if !f.isOptional() {
+			return d.fail(ErrMissing, fmt.Sprintf("missing argument %d (%s)", i+1, f.name))
+		}
+		if fv, ok := f.get(rv); ok {
+			fv.SetZero()
+		}
+	}
+	for range n - len(p.fields) {
+		if err := d.Skip(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// isOptional says whether the argument may be missing.
+func (f *field) isOptional() bool { return f.omitEmpty || f.plan.op == opPointer }
+
+func (d *Decoder) decodeArgument(f *field, rv reflect.Value) error {
+	if f.isOptional() {
+		return d.decodeField(f, rv)
+	}
+	fv, ok := f.get(rv)
+	if !ok {
+		return d.decodeField(f, rv)
+	}
+	return d.decodePlan(f.plan, fv)
+}
+
+// get returns the field's value in a struct, or false if it lies in an embedded
+// struct whose pointer is nil.
+func (f *field) get(rv reflect.Value) (reflect.Value, bool) {
+	g := *f
+	g.omitEmpty = false
+	return g.present(rv)
+}
+
+func (*generatedTuple) append(dst []byte, p *plan, rv reflect.Value) ([]byte, bool) {
+	return dst, false
+}
+
+func (d *Decoder) decodeGeneratedTuple(p *plan, rv reflect.Value) bool { return false }
