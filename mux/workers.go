@@ -61,13 +61,13 @@ func (w *Workers) Running() int { return w.pool.Running() }
 
 // Close refuses new requests and waits for the running ones, up to the timeout;
 // zero or less does not wait. Workers that are still busy then end with their
-// handlers.
+// handlers. Further calls do nothing.
 func (w *Workers) Close(timeout time.Duration) error {
 	if timeout <= 0 {
 		w.pool.Release()
 		return nil
 	}
-	if err := w.pool.ReleaseTimeout(timeout); err != nil {
+	if err := w.pool.ReleaseTimeout(timeout); err != nil && !errors.Is(err, ants.ErrPoolClosed) {
 		return fmt.Errorf("mux: close worker pool: %w", err)
 	}
 	return nil

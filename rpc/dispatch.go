@@ -1,0 +1,143 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+
+	"github.com/d-e-v-grid/netron/codec"
+	"github.com/d-e-v-grid/netron/internal/wire"
+	"github.com/d-e-v-grid/netron/mux"
+)
+
+// responseRoom is the room for the payload that a response starts with.
+const responseRoom = 256
+
+// serve answers one request of the peer. It runs on a worker.
+func (p *Peer) serve(r *mux.Request) {
+	packet := r.Response(responseRoom)
+	b, err := p.handle(r, packet.B)
+	if err == nil {
+		if limit := p.endpoint.cfg.maxMessageBytes(); len(b) > limit {
+			err = &Error{Code: ResourceExhausted, Message: fmt.Sprintf("result of %d bytes, limit %d", len(b)-wire.HeaderLen, limit)}
+		}
+	}
+	if err != nil {
+		b = appendError(b[:wire.HeaderLen], err)
+	}
+	packet.B = b
+	r.Respond(packet, err != nil)
+}
+
+// handle runs what the request asks for and appends the result to dst. A panic
+// becomes an internal error without its text.
+func (p *Peer) handle(r *mux.Request, dst []byte) (out []byte, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			p.endpoint.cfg.logger().Error("netron: panic in a handler", "request", r.Type.String(), "peer", p.ID(), "panic", v, "stack", string(debug.Stack()))
+			out, err = dst, &Error{Code: Internal, Message: "internal error"}
+		}
+	}()
+	d := codec.NewDecoder(r.Payload, p.endpoint.cfg.Limits)
+	ctx := p.ctx.Load()
+	if r.Type == wire.TypeTask {
+		return p.handleTask(ctx, &d, dst)
+	}
+	return p.handleMember(ctx, r.Type, &d, dst)
+}
+
+// handleMember serves GET, SET and CALL: an array of definition id, member name
+// and arguments (protocol sections 6.1 to 6.3), or the map that the oldest
+// browser clients send.
+func (p *Peer) handleMember(ctx context.Context, t wire.Type, d *codec.Decoder, dst []byte) ([]byte, error) {
+	if d.PeekKind() == codec.KindMap {
+		return p.handleMemberMap(ctx, t, d, dst)
+	}
+	n, err := d.ArrayHeader()
+	if err != nil {
+		return dst, malformedRequest("the payload is no array", err)
+	}
+	if n < 2 {
+		return dst, malformedRequest("the payload lacks definition id and name", nil)
+	}
+	id, err := d.StringBytes()
+	if err != nil {
+		return dst, malformedRequest("the definition id", err)
+	}
+	name, err := d.StringBytes()
+	if err != nil {
+		return dst, malformedRequest("the member name", err)
+	}
+	return p.invoke(ctx, t, id, name, d, n-2, dst)
+}
+
+// memberMap is a request of the oldest browser clients.
+type memberMap struct {
+	DefID  string    `msgpack:"defId"`
+	Name   string    `msgpack:"name"`
+	Method string    `msgpack:"method"`
+	Value  codec.Raw `msgpack:"value"`
+	Args   codec.Raw `msgpack:"args"`
+}
+
+func (p *Peer) handleMemberMap(ctx context.Context, t wire.Type, d *codec.Decoder, dst []byte) ([]byte, error) {
+	var m memberMap
+	if err := d.Decode(&m); err != nil {
+		return dst, malformedRequest("the payload", err)
+	}
+	if err := d.End(); err != nil {
+		return dst, malformedRequest("the payload", err)
+	}
+	switch t {
+	case wire.TypeCall:
+		if m.Args == nil {
+			m.Args = codec.AppendArrayHeader(nil, 0)
+		}
+		args := codec.NewDecoder(m.Args, p.endpoint.cfg.Limits)
+		n, err := args.ArrayHeader()
+		if err != nil {
+			return dst, malformedRequest("the arguments", err)
+		}
+		return p.invoke(ctx, t, []byte(m.DefID), []byte(m.Method), &args, n, dst)
+	case wire.TypeSet:
+		value := codec.NewDecoder(m.Value, p.endpoint.cfg.Limits)
+		return p.invoke(ctx, t, []byte(m.DefID), []byte(m.Name), &value, 1, dst)
+	}
+	empty := codec.NewDecoder(nil, p.endpoint.cfg.Limits)
+	return p.invoke(ctx, t, []byte(m.DefID), []byte(m.Name), &empty, 0, dst)
+}
+
+// invoke finds the member and uses it. n values follow at d.
+func (p *Peer) invoke(ctx context.Context, t wire.Type, id, name []byte, d *codec.Decoder, n int, dst []byte) ([]byte, error) {
+	e := p.endpoint.services.byDefinition(id)
+	if e == nil {
+		// The wording is read by browser clients, which then ask for the service anew.
+		return dst, &Error{Code: NotFound, Message: fmt.Sprintf("Definition with id %s not found", shown(id))}
+	}
+	if t != wire.TypeCall {
+		return dst, &Error{Code: NotFound, Message: fmt.Sprintf("Property '%s.%s' not found", e.service.name, shown(name))}
+	}
+	m := e.service.methods[string(name)]
+	if m == nil {
+		return dst, &Error{Code: NotFound, Message: fmt.Sprintf("Method '%s.%s' not found", e.service.name, shown(name))}
+	}
+	return m.invoke(ctx, d, n, dst)
+}
+
+func malformedRequest(what string, err error) error {
+	e := &Error{Code: InvalidArgument, Message: "malformed request: " + what, cause: err}
+	if err != nil {
+		e.Message += ": " + err.Error()
+	}
+	return e
+}
+
+// shown returns text of the peer for an error message, cut to a length that
+// nobody minds.
+func shown[T string | []byte](s T) string {
+	const limit = 100
+	if len(s) > limit {
+		return string(s[:limit]) + "..."
+	}
+	return string(s)
+}

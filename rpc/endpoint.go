@@ -1,0 +1,281 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/d-e-v-grid/netron/codec"
+	"github.com/d-e-v-grid/netron/mux"
+)
+
+// Config describes an [Endpoint]. Zero fields mean the documented default,
+// negative limits and times mean none.
+type Config struct {
+	// ID is the id that peers see. Required.
+	ID string
+
+	// CallTimeout limits calls whose context has no deadline. Default 5 s.
+	CallTimeout time.Duration
+
+	// HandshakeTimeout limits the handshake after the WebSocket upgrade. Default 10 s.
+	HandshakeTimeout time.Duration
+
+	// MaxMessageBytes limits the messages that are sent; larger calls and results
+	// fail. It should be what the link accepts. Default 16 MiB.
+	MaxMessageBytes int
+
+	// Limits bounds what decoding one message may cost.
+	Limits codec.Limits
+
+	// MaxRequests, MaxQueueBytes and MaxQueuePackets are those of [mux.Config].
+	MaxRequests     int
+	MaxQueueBytes   int
+	MaxQueuePackets int
+
+	// Workers is how many requests are served at a time, over all connections.
+	// Default 65,536.
+	Workers int
+
+	// Logger receives rare events. Nil means [slog.Default].
+	Logger *slog.Logger
+
+	// Context is the parent of the contexts of all handlers. Nil means
+	// [context.Background].
+	Context context.Context //nolint:containedctx // the documented lifetime of the endpoint
+}
+
+const (
+	defaultCallTimeout     = 5 * time.Second
+	defaultMaxMessageBytes = 16 << 20
+	workersGrace           = 10 * time.Second // for handlers that still run when the endpoint closes
+)
+
+func (c *Config) callTimeout() time.Duration {
+	if c.CallTimeout == 0 {
+		return defaultCallTimeout
+	}
+	return max(c.CallTimeout, 0)
+}
+
+func (c *Config) maxMessageBytes() int {
+	switch {
+	case c.MaxMessageBytes == 0:
+		return defaultMaxMessageBytes
+	case c.MaxMessageBytes < 0:
+		return int(^uint(0) >> 1)
+	}
+	return c.MaxMessageBytes
+}
+
+func (c *Config) logger() *slog.Logger {
+	if c.Logger == nil {
+		return slog.Default()
+	}
+	return c.Logger
+}
+
+// Endpoint is the rpc side of a node: the services and tasks that it offers, and
+// its peers.
+type Endpoint struct {
+	cfg      Config
+	services *registry
+	tasks    *taskTable
+	workers  *mux.Workers
+
+	overloaded []byte // encoded errors
+	draining   []byte
+
+	mu     sync.Mutex
+	peers  map[*Peer]struct{} // whose handshake is done; guarded by mu
+	byID   map[string]*Peer   // the first peer that claimed an id, while it lives; guarded by mu
+	local  *Peer              // guarded by mu
+	closed bool               // guarded by mu
+}
+
+// NewEndpoint returns an endpoint without services. Close it when it is no
+// longer needed.
+func NewEndpoint(cfg Config) (*Endpoint, error) {
+	if cfg.ID == "" {
+		return nil, fmt.Errorf("rpc: new endpoint: empty id")
+	}
+	workers, err := mux.NewWorkers(cfg.Workers, cfg.logger())
+	if err != nil {
+		return nil, fmt.Errorf("rpc: new endpoint: %w", err)
+	}
+	e := &Endpoint{
+		cfg:        cfg,
+		services:   newRegistry(),
+		workers:    workers,
+		overloaded: appendError(nil, &Error{Code: ResourceExhausted, Message: "overloaded"}),
+		draining:   appendError(nil, &Error{Code: Unavailable, Message: "shutting down"}),
+		peers:      make(map[*Peer]struct{}),
+		byID:       make(map[string]*Peer),
+	}
+	e.tasks = newTaskTable(e)
+	return e, nil
+}
+
+// ID returns the id that peers see.
+func (e *Endpoint) ID() string { return e.cfg.ID }
+
+// Expose makes the methods of a Go value callable by all peers. See
+// [NewServiceOf] for which methods these are, and for the options.
+func (e *Endpoint) Expose(qualified string, value any, opts ...ExposeOption) error {
+	s, err := NewServiceOf(qualified, value, opts...)
+	if err != nil {
+		return err
+	}
+	return e.ExposeService(s)
+}
+
+// ExposeService makes a service callable by all peers. It returns an error of
+// code [AlreadyExists] if its qualified name is taken or the service is exposed
+// already, and reports what went wrong while the service was built.
+func (e *Endpoint) ExposeService(s *Service) error { return e.services.expose(s, e.cfg.ID) }
+
+// Services returns the qualified names of the exposed services, sorted.
+func (e *Endpoint) Services() []string {
+	entries := e.services.all()
+	names := make([]string, len(entries))
+	for i, entry := range entries {
+		names[i] = entry.service.QualifiedName()
+	}
+	return names
+}
+
+// NewPeer returns a peer without a connection. Give it one with [Endpoint.Bind].
+// connector says that this side dials.
+func (e *Endpoint) NewPeer(connector bool) *Peer {
+	return &Peer{endpoint: e, connector: connector}
+}
+
+// Bind returns the session that carries the peer over a new link. The owner of
+// the link starts it with the session as its handler, and then calls
+// [mux.Session.Begin]. A peer has one session at a time.
+func (e *Endpoint) Bind(p *Peer, link mux.Link, hint mux.Hint) *mux.Session {
+	s := mux.NewSession(link, e.sessionConfig(p, hint))
+	p.attach(s)
+	return s
+}
+
+func (e *Endpoint) sessionConfig(p *Peer, hint mux.Hint) mux.Config {
+	return mux.Config{
+		Connector:        p.connector,
+		LocalID:          e.cfg.ID,
+		Hint:             hint,
+		HandshakeTimeout: e.cfg.HandshakeTimeout,
+		MaxRequests:      e.cfg.MaxRequests,
+		MaxQueueBytes:    e.cfg.MaxQueueBytes,
+		MaxQueuePackets:  e.cfg.MaxQueuePackets,
+		Workers:          e.workers,
+		Ready:            func(_ *mux.Session, info mux.Peer) { e.add(p, info) },
+		Serve:            p.serve,
+		Ended:            func(*mux.Session, error) { e.remove(p) },
+		Overloaded:       e.overloaded,
+		Draining:         e.draining,
+		Context:          e.cfg.Context,
+		Logger:           e.cfg.logger(),
+	}
+}
+
+// add makes a peer known whose handshake is done.
+func (e *Endpoint) add(p *Peer, info mux.Peer) {
+	p.info.Store(&info)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.peers[p] = struct{}{}
+	// A peer cannot take the id of a living one: the first keeps the entry.
+	if _, taken := e.byID[info.ID]; !taken && info.ID != "" {
+		e.byID[info.ID] = p
+	}
+}
+
+func (e *Endpoint) remove(p *Peer) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.peers, p)
+	if id := p.ID(); e.byID[id] == p {
+		delete(e.byID, id)
+	}
+}
+
+// Peers returns the connected peers, in no order.
+func (e *Endpoint) Peers() []*Peer {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	peers := make([]*Peer, 0, len(e.peers))
+	for p := range e.peers {
+		peers = append(peers, p)
+	}
+	return peers
+}
+
+// Peer returns the connected peer that claims an id, or nil. Of several the
+// first one has it, until its connection ends.
+func (e *Endpoint) Peer(id string) *Peer {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.byID[id]
+}
+
+// Local returns a peer that stands for this endpoint itself: calls to it take the
+// same path as any other, without a socket.
+func (e *Endpoint) Local() *Peer {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.local != nil {
+		return e.local
+	}
+	caller, callee := e.NewPeer(true), e.NewPeer(false)
+	callerConfig, calleeConfig := e.sessionConfig(caller, mux.Hint{}), e.sessionConfig(callee, mux.Hint{})
+	// The two ends are not among the endpoint's peers.
+	callerConfig.Ended, calleeConfig.Ended = nil, nil
+	callerConfig.Ready = func(_ *mux.Session, info mux.Peer) { caller.info.Store(&info) }
+	calleeConfig.Ready = func(_ *mux.Session, info mux.Peer) { callee.info.Store(&info) }
+	a, b := mux.Pipe(callerConfig, calleeConfig)
+	caller.attach(a)
+	callee.attach(b)
+	if e.closed {
+		a.Close(closeGoingAway, "")
+	}
+	e.local = caller
+	return caller
+}
+
+// Drain refuses new requests of all peers, and waits until the running ones have
+// been answered or ctx ends.
+func (e *Endpoint) Drain(ctx context.Context) error {
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var first error
+	for _, p := range e.Peers() {
+		wg.Go(func() {
+			if err := p.link().Drain(ctx); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				first = err
+			}
+		})
+	}
+	wg.Wait()
+	return first
+}
+
+const closeGoingAway = 1001
+
+// Close ends the local peer and the workers. The sessions of other peers must
+// have ended. It waits a bounded time for handlers that still run.
+func (e *Endpoint) Close() error {
+	e.mu.Lock()
+	e.closed = true
+	local := e.local
+	e.mu.Unlock()
+	if local != nil {
+		local.link().Close(closeGoingAway, "")
+		<-local.link().Done()
+	}
+	return e.workers.Close(workersGrace)
+}

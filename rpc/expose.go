@@ -1,0 +1,256 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"math/big"
+	"reflect"
+	"time"
+
+	"github.com/d-e-v-grid/netron/codec"
+)
+
+// ExposeOption changes how [NewServiceOf] reads a Go value.
+type ExposeOption func(*exposeOptions)
+
+type exposeOptions struct {
+	names    map[string]string
+	optional map[string]int
+}
+
+// Name gives the Go method a name of its own choice on the wire.
+func Name(goMethod, wireName string) ExposeOption {
+	return func(o *exposeOptions) { o.names[goMethod] = wireName }
+}
+
+// Optional declares the last n parameters of the Go method optional: where the
+// caller leaves them out they have their zero values. Pointer and variadic
+// parameters are optional by themselves.
+func Optional(goMethod string, n int) ExposeOption {
+	return func(o *exposeOptions) { o.optional[goMethod] = n }
+}
+
+var (
+	contextType = reflect.TypeFor[context.Context]()
+	errorType   = reflect.TypeFor[error]()
+)
+
+// NewServiceOf builds a service from a Go value: its exported methods whose first
+// parameter is a [context.Context] are the methods of the service, and nothing
+// else is. Their other parameters are the arguments; they return nothing, a
+// result, an error, or a result and an error. A method name turns into lower
+// camel case with initialisms kept whole: URLFor is urlFor.
+//
+// qualified is "name@version" or a name alone. Every signature is checked now.
+func NewServiceOf(qualified string, value any, opts ...ExposeOption) (*Service, error) {
+	name, version, err := parseServiceName(qualified)
+	if err != nil {
+		return nil, err
+	}
+	o := exposeOptions{names: map[string]string{}, optional: map[string]int{}}
+	for _, opt := range opts {
+		opt(&o)
+	}
+	rv := reflect.ValueOf(value)
+	if !rv.IsValid() || (rv.Kind() == reflect.Pointer && rv.IsNil()) {
+		return nil, fmt.Errorf("rpc: expose %s: the value is nil", qualified)
+	}
+	s := NewService(name, version)
+	for i := range rv.NumMethod() {
+		goName := rv.Type().Method(i).Name
+		fn := rv.Method(i)
+		if fn.Type().NumIn() == 0 || fn.Type().In(0) != contextType {
+			continue // not meant for peers
+		}
+		wire := wireName(goName)
+		if own, ok := o.names[goName]; ok {
+			wire = own
+		}
+		m, err := newReflectMethod(wire, fn, o.optional[goName])
+		if err != nil {
+			return nil, fmt.Errorf("rpc: expose %s: method %s: %w", qualified, goName, err)
+		}
+		s.add(m)
+		delete(o.names, goName)
+		delete(o.optional, goName)
+	}
+	for goName := range o.names {
+		s.fail(fmt.Errorf("rpc: expose %s: option Name for %s, which is no method of the service", qualified, goName))
+	}
+	for goName := range o.optional {
+		s.fail(fmt.Errorf("rpc: expose %s: option Optional for %s, which is no method of the service", qualified, goName))
+	}
+	if s.err == nil && len(s.order) == 0 {
+		s.fail(fmt.Errorf("rpc: expose %s: %T has no exported method whose first parameter is a context.Context", qualified, value))
+	}
+	if s.err != nil {
+		return nil, s.err
+	}
+	return s, nil
+}
+
+// shape is the part of a function's signature that both sides look at: what
+// follows the context, and what is returned.
+type shape struct {
+	params   []reflect.Type // the arguments; for a variadic function the last is the element type
+	variadic bool
+	result   reflect.Type // nil if there is none
+	hasError bool
+}
+
+// shapeOf reads the signature of a function whose first parameter is a context.
+func shapeOf(t reflect.Type) (shape, error) {
+	s := shape{variadic: t.IsVariadic()}
+	for i := 1; i < t.NumIn(); i++ {
+		p := t.In(i)
+		if s.variadic && i == t.NumIn()-1 {
+			p = p.Elem()
+		}
+		if err := checkType(p); err != nil {
+			return s, fmt.Errorf("parameter %d: %w", i, err)
+		}
+		s.params = append(s.params, p)
+	}
+	n := t.NumOut()
+	if n > 0 && t.Out(n-1) == errorType {
+		s.hasError = true
+		n--
+	}
+	if n > 1 {
+		return s, fmt.Errorf("returns %d results, want at most one and an error", n)
+	}
+	if n == 1 {
+		s.result = t.Out(0)
+		if err := checkType(s.result); err != nil {
+			return s, fmt.Errorf("result: %w", err)
+		}
+	}
+	return s, nil
+}
+
+// checkType refuses what can never travel.
+func checkType(t reflect.Type) error {
+	switch t.Kind() {
+	case reflect.Chan, reflect.Func, reflect.UnsafePointer, reflect.Complex64, reflect.Complex128, reflect.Uintptr:
+		return fmt.Errorf("type %s cannot travel", t)
+	}
+	return nil
+}
+
+// newReflectMethod wraps a bound method value.
+func newReflectMethod(name string, fn reflect.Value, optional int) (*method, error) {
+	s, err := shapeOf(fn.Type())
+	if err != nil {
+		return nil, err
+	}
+	fixed := len(s.params)
+	if s.variadic {
+		fixed--
+	}
+	if optional < 0 || optional > fixed {
+		return nil, fmt.Errorf("%d optional parameters declared, it has %d", optional, fixed)
+	}
+	m := &method{name: name, result: typeName(s.result)}
+	for _, p := range s.params {
+		m.args = append(m.args, typeName(p))
+	}
+	m.invoke = func(ctx context.Context, d *codec.Decoder, n int, dst []byte) ([]byte, error) {
+		in := make([]reflect.Value, 1, 1+max(len(s.params), min(n, fixed)))
+		in[0] = reflect.ValueOf(ctx)
+		for i := range fixed {
+			arg := reflect.New(s.params[i]).Elem()
+			switch {
+			case i >= n || d.PeekKind() == codec.KindUndefined:
+				if i < fixed-optional && arg.Kind() != reflect.Pointer {
+					return dst, missingArgument(name, i)
+				}
+				if i < n {
+					if err := d.Skip(); err != nil {
+						return dst, argumentsError(err)
+					}
+				}
+			default:
+				if err := d.DecodeValue(arg); err != nil {
+					return dst, argumentError(name, i, err)
+				}
+			}
+			in = append(in, arg)
+		}
+		rest := max(n-fixed, 0)
+		if s.variadic {
+			for i := range rest {
+				arg := reflect.New(s.params[fixed]).Elem()
+				if err := d.DecodeValue(arg); err != nil {
+					return dst, argumentError(name, fixed+i, err)
+				}
+				in = append(in, arg)
+			}
+			rest = 0
+		}
+		if err := finishArguments(d, rest); err != nil {
+			return dst, err
+		}
+		return appendResults(dst, name, s, fn.Call(in))
+	}
+	return m, nil
+}
+
+// appendResults encodes what a method returned.
+func appendResults(dst []byte, name string, s shape, out []reflect.Value) ([]byte, error) {
+	if s.hasError {
+		if err, _ := out[len(out)-1].Interface().(error); err != nil {
+			return dst, err
+		}
+	}
+	if s.result == nil {
+		return codec.AppendUndefined(dst), nil
+	}
+	dst, err := codec.AppendValue(dst, out[0])
+	if err != nil {
+		return dst, resultError(name, err)
+	}
+	return dst, nil
+}
+
+var (
+	timeType   = reflect.TypeFor[time.Time]()
+	bigIntType = reflect.TypeFor[big.Int]()
+	mapType    = reflect.TypeFor[codec.Map]()
+	setType    = reflect.TypeFor[codec.Set]()
+)
+
+// typeName returns what TypeScript calls a type, for the metadata. Peers show it
+// and never depend on it.
+func typeName(t reflect.Type) string {
+	if t == nil {
+		return "void"
+	}
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch t {
+	case timeType:
+		return "Date"
+	case bigIntType:
+		return "BigInt"
+	case mapType:
+		return "Map"
+	case setType:
+		return "Set"
+	}
+	switch t.Kind() {
+	case reflect.Bool:
+		return "Boolean"
+	case reflect.String:
+		return "String"
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Float32, reflect.Float64:
+		return "Number"
+	case reflect.Slice, reflect.Array:
+		if t.Elem().Kind() == reflect.Uint8 {
+			return "Buffer"
+		}
+		return "Array"
+	}
+	return "Object"
+}

@@ -1,0 +1,68 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"sync"
+
+	"github.com/d-e-v-grid/netron/codec"
+)
+
+// Handle adds a method to a service without reflection on the path of a call.
+// The exported fields of A, a struct, are the arguments in their order; fields
+// that are pointers or have the tag option omitempty are optional. R is the
+// result; struct{} means none.
+//
+// The argument struct comes from a pool: fn must not keep args after it returned,
+// but may keep what its fields refer to. Mistakes are reported when the service
+// is exposed.
+func Handle[A, R any](s *Service, name string, fn func(ctx context.Context, args *A) (R, error)) {
+	t := reflect.TypeFor[A]()
+	if t.Kind() != reflect.Struct {
+		s.fail(fmt.Errorf("rpc: method %q of service %s: arguments of type %s, want a struct", name, s.QualifiedName(), t))
+		return
+	}
+	m := &method{name: name, result: typeName(reflect.TypeFor[R]())}
+	for f := range t.Fields() {
+		if f.IsExported() {
+			m.args = append(m.args, typeName(f.Type))
+		}
+	}
+	none := reflect.TypeFor[R]() == reflect.TypeFor[struct{}]()
+	if none {
+		m.result = typeName(nil)
+	}
+	type frame struct {
+		args   A
+		result R
+	}
+	frames := sync.Pool{New: func() any { return new(frame) }}
+	m.invoke = func(ctx context.Context, d *codec.Decoder, n int, dst []byte) ([]byte, error) {
+		f, _ := frames.Get().(*frame)
+		defer func() {
+			*f = frame{}
+			frames.Put(f)
+		}()
+		if err := d.DecodeTuple(&f.args, n); err != nil {
+			return dst, &Error{Code: InvalidArgument, Message: fmt.Sprintf("arguments of %s: %v", name, err), cause: err}
+		}
+		if err := d.End(); err != nil {
+			return dst, argumentsError(err)
+		}
+		result, err := fn(ctx, &f.args)
+		if err != nil {
+			return dst, err
+		}
+		if none {
+			return codec.AppendUndefined(dst), nil
+		}
+		f.result = result
+		out, err := codec.Append(dst, &f.result)
+		if err != nil {
+			return dst, resultError(name, err)
+		}
+		return out, nil
+	}
+	s.add(m)
+}

@@ -1,0 +1,265 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/Masterminds/semver/v3"
+
+	"github.com/d-e-v-grid/netron/codec"
+	"github.com/d-e-v-grid/netron/internal/buf"
+	"github.com/d-e-v-grid/netron/internal/wire"
+	"github.com/d-e-v-grid/netron/mux"
+)
+
+// Peer is the other side of a connection. Both sides may expose services, and
+// call those of the other.
+type Peer struct {
+	endpoint  *Endpoint
+	connector bool // this side dialled
+
+	session atomic.Pointer[mux.Session]
+	ctx     atomic.Pointer[peerContext] // of the handlers that serve the peer
+	info    atomic.Pointer[mux.Peer]    // nil until the handshake is done
+
+	mu        sync.Mutex
+	abilities map[string]*codec.Definition // of a 0.6 peer, by qualified name; guarded by mu
+}
+
+// attach gives the peer a session.
+func (p *Peer) attach(s *mux.Session) {
+	p.ctx.Store(&peerContext{Context: s.Context(), peer: p})
+	p.session.Store(s)
+}
+
+// link returns the session that carries the peer.
+func (p *Peer) link() *mux.Session { return p.session.Load() }
+
+// ID returns the id that the peer claims, empty if it gave none. It is not
+// authenticated.
+func (p *Peer) ID() string {
+	if info := p.info.Load(); info != nil {
+		return info.ID
+	}
+	return ""
+}
+
+// Kind says which software the peer is, zero before the handshake is done.
+func (p *Peer) Kind() mux.Kind {
+	if info := p.info.Load(); info != nil {
+		return info.Kind
+	}
+	return 0
+}
+
+// Done is closed when the connection has ended and all calls have failed.
+func (p *Peer) Done() <-chan struct{} { return p.link().Done() }
+
+// Err returns why the connection ended, or nil while it lives.
+func (p *Peer) Err() error { return p.link().Err() }
+
+// Stats returns counters of the connection.
+func (p *Peer) Stats() mux.Stats { return p.link().Stats() }
+
+const closeNormal = 1000
+
+// Close ends the connection in an orderly way and waits for its end. It must not
+// be called from a callback of [Stub.CallFunc].
+func (p *Peer) Close() error {
+	s := p.link()
+	s.Close(closeNormal, "")
+	<-s.Done()
+	return nil
+}
+
+// CloseWith ends the connection with a WebSocket close code and a reason, and
+// does not wait.
+func (p *Peer) CloseWith(code uint16, reason string) { p.link().Close(code, reason) }
+
+// WaitReady waits for the end of the handshake. The owner of a dialled
+// connection calls it before it hands the peer out.
+func (p *Peer) WaitReady(ctx context.Context) error {
+	info, err := p.link().WaitReady(ctx)
+	if err != nil {
+		return err
+	}
+	if info.Kind == mux.KindLegacy {
+		// 0.6 connectors ask for the table of services at once, and 0.6 listeners
+		// learn from it that the connection is in use.
+		if err := p.fetchAbilities(ctx); err != nil {
+			return fmt.Errorf("rpc: abilities of a 0.6 peer: %w", err)
+		}
+	}
+	return nil
+}
+
+// Service asks the peer for a service: name@version, or name for its highest
+// release.
+//
+// It returns an error of code [NotFound] if the peer does not have it.
+func (p *Peer) Service(ctx context.Context, qualified string) (*Stub, error) {
+	if len(qualified) > maxNameBytes {
+		return nil, Errorf(InvalidArgument, "rpc: service name of %d bytes, limit %d", len(qualified), maxNameBytes)
+	}
+	definition, err := p.definition(ctx, qualified)
+	if err != nil {
+		return nil, err
+	}
+	return newStub(p, definition), nil
+}
+
+// definition asks for the definition of a service, in the dialect of the peer.
+func (p *Peer) definition(ctx context.Context, qualified string) (*codec.Definition, error) {
+	if p.Kind() == mux.KindLegacy {
+		return p.legacyDefinition(ctx, qualified)
+	}
+	name, version := splitName(qualified)
+	if version == latest {
+		qualified = name // current peers do not know name@*
+	}
+	var definition *codec.Definition
+	err := p.RunTask(ctx, taskQueryInterface, &definition, qualified)
+	if isMissingTask(err) {
+		return p.legacyDefinition(ctx, qualified)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if definition == nil {
+		return nil, serviceNotFound(qualified)
+	}
+	return definition, nil
+}
+
+// legacyDefinition looks a service up in the table of a 0.6 peer.
+func (p *Peer) legacyDefinition(ctx context.Context, qualified string) (*codec.Definition, error) {
+	if d := p.fromAbilities(qualified); d != nil {
+		return d, nil
+	}
+	// It may have been exposed since the table was fetched.
+	if err := p.fetchAbilities(ctx); err != nil {
+		return nil, err
+	}
+	if d := p.fromAbilities(qualified); d != nil {
+		return d, nil
+	}
+	return nil, serviceNotFound(qualified)
+}
+
+func (p *Peer) fromAbilities(qualified string) *codec.Definition {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	name, version := splitName(qualified)
+	if version != "" && version != latest {
+		return p.abilities[joinName(name, version)]
+	}
+	if d := p.abilities[name]; d != nil {
+		return d
+	}
+	var best *codec.Definition
+	var bestVersion *semver.Version
+	for key, d := range p.abilities {
+		n, v := splitName(key)
+		if n != name {
+			continue
+		}
+		if parsed, err := semver.StrictNewVersion(v); err == nil && parsed.Prerelease() == "" && (best == nil || parsed.GreaterThan(bestVersion)) {
+			best, bestVersion = d, parsed
+		}
+	}
+	return best
+}
+
+// fetchAbilities asks for the table of services (protocol section 7.1).
+func (p *Peer) fetchAbilities(ctx context.Context) error {
+	var answer struct {
+		Services map[string]*codec.Definition
+	}
+	err := p.RunTask(ctx, taskAbilities, &answer, map[string]any{"allowServiceEvents": false})
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.abilities = answer.Services
+	return nil
+}
+
+// RunTask runs a named task of the peer and stores its result in the pointer
+// result; nil drops it.
+func (p *Peer) RunTask(ctx context.Context, name string, result any, args ...any) error {
+	packet := p.link().NewRequest(callRoom)
+	b := codec.AppendArrayHeader(packet.B, 1+len(args))
+	b = codec.AppendString(b, name)
+	b, err := appendArguments(b, name, args)
+	packet.B = b
+	if err != nil {
+		packet.Release()
+		return err
+	}
+	return p.call(ctx, wire.TypeTask, packet, result)
+}
+
+// callRoom is the room for the payload that a request starts with.
+const callRoom = 256
+
+// appendArguments encodes the arguments of a call.
+func appendArguments(dst []byte, method string, args []any) ([]byte, error) {
+	var err error
+	for i, arg := range args {
+		if dst, err = codec.Append(dst, arg); err != nil {
+			return dst, argumentError(method, i, err)
+		}
+	}
+	return dst, nil
+}
+
+// call sends a request, which it takes, and decodes the answer into result.
+func (p *Peer) call(ctx context.Context, t wire.Type, packet *buf.Buf, result any) error {
+	if err := p.checkSize(packet); err != nil {
+		return err
+	}
+	reply, err := p.link().Call(ctx, t, packet, p.timeout(ctx))
+	if err != nil {
+		return callError(err)
+	}
+	defer reply.Release()
+	return p.decodeReply(reply, result)
+}
+
+// checkSize refuses a request that the peer would answer by closing the
+// connection, and releases it.
+func (p *Peer) checkSize(packet *buf.Buf) error {
+	if n, limit := len(packet.B), p.endpoint.cfg.maxMessageBytes(); n > limit {
+		packet.Release()
+		return Errorf(ResourceExhausted, "rpc: request of %d bytes, limit %d", n, limit)
+	}
+	return nil
+}
+
+// timeout returns the time limit of a call: that of its context, else the
+// default one.
+func (p *Peer) timeout(ctx context.Context) time.Duration {
+	if _, ok := ctx.Deadline(); ok {
+		return 0
+	}
+	return p.endpoint.cfg.callTimeout()
+}
+
+// decodeReply decodes an answer into the pointer result; nil drops it.
+func (p *Peer) decodeReply(r mux.Reply, result any) error {
+	lim := p.endpoint.cfg.Limits
+	if r.IsError {
+		return decodeError(r.Payload, lim)
+	}
+	if result == nil {
+		return nil
+	}
+	if err := codec.UnmarshalLimits(r.Payload, result, lim); err != nil {
+		return &Error{Code: Internal, Message: "the answer does not fit: " + err.Error(), cause: err}
+	}
+	return nil
+}

@@ -1,0 +1,130 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"strings"
+
+	"github.com/d-e-v-grid/netron/codec"
+	"github.com/d-e-v-grid/netron/internal/wire"
+)
+
+// nameTag is the struct tag that gives a field of a client struct another name on
+// the wire.
+const nameTag = "netron"
+
+// Query asks the peer for a service and returns it as a struct of funcs:
+//
+//	type Calculator struct {
+//		Add    func(ctx context.Context, a, b float64) (float64, error)
+//		Divide func(ctx context.Context, a, b float64) (float64, error)
+//	}
+//
+// Every exported field must be a func whose first parameter is a context and
+// whose last result is an error. A field calls the method of its name in lower
+// camel case with initialisms kept whole; the tag `netron:"name"` overrides it.
+// Trailing arguments that are nil pointers are left out, so that the service sees
+// them as not given.
+//
+// The names are checked now: a method that the service does not have is an error
+// of code [NotFound]. Argument counts are not on the wire and cannot be checked.
+func Query[T any](ctx context.Context, p *Peer, qualified string) (*T, error) {
+	t := reflect.TypeFor[T]()
+	if t.Kind() != reflect.Struct {
+		return nil, fmt.Errorf("rpc: query %s: %s is no struct of funcs", qualified, t)
+	}
+	stub, err := p.Service(ctx, qualified)
+	if err != nil {
+		return nil, err
+	}
+	client := new(T)
+	rv := reflect.ValueOf(client).Elem()
+	var missing []string
+	for i := range t.NumField() {
+		field := t.Field(i)
+		if !field.IsExported() {
+			continue
+		}
+		name := wireName(field.Name)
+		if own := field.Tag.Get(nameTag); own != "" {
+			name = own
+		}
+		fn, err := newClientFunc(stub, name, field.Type)
+		if err != nil {
+			return nil, fmt.Errorf("rpc: query %s: field %s of %s: %w", qualified, field.Name, t, err)
+		}
+		if !stub.Has(name) {
+			missing = append(missing, name)
+			continue
+		}
+		rv.Field(i).Set(fn)
+	}
+	if len(missing) > 0 {
+		return nil, &Error{Code: NotFound, Message: fmt.Sprintf("service %s has no method %s, which %s names", joinName(stub.Name(), stub.Version()), strings.Join(missing, ", "), t)}
+	}
+	return client, nil
+}
+
+// newClientFunc returns a func of type t that calls a method.
+func newClientFunc(stub *Stub, name string, t reflect.Type) (reflect.Value, error) {
+	if t.Kind() != reflect.Func || t.NumIn() == 0 || t.In(0) != contextType {
+		return reflect.Value{}, fmt.Errorf("%s is no func whose first parameter is a context.Context", t)
+	}
+	s, err := shapeOf(t)
+	if err != nil {
+		return reflect.Value{}, err
+	}
+	if !s.hasError {
+		return reflect.Value{}, fmt.Errorf("%s does not return an error", t)
+	}
+	return reflect.MakeFunc(t, func(in []reflect.Value) []reflect.Value {
+		ctx, _ := in[0].Interface().(context.Context)
+		args := in[1:]
+		if s.variadic {
+			last := args[len(args)-1]
+			args = append([]reflect.Value{}, args[:len(args)-1]...)
+			for i := range last.Len() {
+				args = append(args, last.Index(i))
+			}
+		}
+		var result reflect.Value
+		if s.result != nil {
+			result = reflect.New(s.result)
+		}
+		err := callReflect(ctx, stub, name, args, result)
+		errValue := reflect.New(errorType).Elem()
+		if err != nil {
+			errValue.Set(reflect.ValueOf(err))
+		}
+		if s.result == nil {
+			return []reflect.Value{errValue}
+		}
+		return []reflect.Value{result.Elem(), errValue}
+	}), nil
+}
+
+// callReflect calls a method and stores the result in the pointer result, unless
+// that is invalid.
+func callReflect(ctx context.Context, stub *Stub, name string, args []reflect.Value, result reflect.Value) error {
+	for len(args) > 0 {
+		if last := args[len(args)-1]; last.Kind() != reflect.Pointer || !last.IsNil() {
+			break
+		}
+		args = args[:len(args)-1]
+	}
+	packet, err := stub.begin(name, len(args))
+	if err != nil {
+		return err
+	}
+	for i, arg := range args {
+		if packet.B, err = codec.AppendValue(packet.B, arg); err != nil {
+			packet.Release()
+			return argumentError(name, i, err)
+		}
+	}
+	if !result.IsValid() {
+		return stub.peer.call(ctx, wire.TypeCall, packet, nil)
+	}
+	return stub.peer.call(ctx, wire.TypeCall, packet, result.Interface())
+}

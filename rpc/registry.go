@@ -1,0 +1,124 @@
+package rpc
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/Masterminds/semver/v3"
+	"github.com/google/uuid"
+
+	"github.com/d-e-v-grid/netron/codec"
+)
+
+// registry holds the services that an endpoint exposes. Lookups read an immutable
+// snapshot; changes replace it.
+type registry struct {
+	mu   sync.Mutex // serialises changes
+	view atomic.Pointer[registryView]
+}
+
+// registryView is one state of a registry. It is never changed.
+type registryView struct {
+	byKey map[string]*entry // by qualified name
+	byID  map[string]*entry // by definition id
+}
+
+// entry is an exposed service.
+type entry struct {
+	service    *Service
+	definition codec.Definition
+	encoded    []byte // the definition as it is sent
+}
+
+func newRegistry() *registry {
+	r := &registry{}
+	r.view.Store(&registryView{byKey: map[string]*entry{}, byID: map[string]*entry{}})
+	return r
+}
+
+// expose makes the service known under its qualified name. peerID is the id of
+// the node that owns it.
+func (r *registry) expose(s *Service, peerID string) error {
+	if s.err != nil {
+		return s.err
+	}
+	if len(s.order) == 0 {
+		return fmt.Errorf("rpc: expose %s: the service has no methods", s.QualifiedName())
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	view := r.view.Load()
+	key := s.QualifiedName()
+	if view.byKey[key] != nil {
+		return Errorf(AlreadyExists, "rpc: expose %s: a service of that name is exposed already", key)
+	}
+	if s.exposed {
+		return Errorf(AlreadyExists, "rpc: expose %s: this service is exposed already", key)
+	}
+	e := &entry{service: s, definition: codec.Definition{ID: uuid.NewString(), PeerID: peerID, Meta: s.meta()}}
+	encoded, err := codec.Append(nil, &e.definition)
+	if err != nil {
+		return fmt.Errorf("rpc: expose %s: %w", key, err)
+	}
+	e.encoded = encoded
+	s.exposed = true
+	next := &registryView{byKey: maps.Clone(view.byKey), byID: maps.Clone(view.byID)}
+	next.byKey[key] = e
+	next.byID[e.definition.ID] = e
+	r.view.Store(next)
+	return nil
+}
+
+// byDefinition finds the service that a request names: by definition id, or by
+// qualified name. It does not keep id.
+func (r *registry) byDefinition(id []byte) *entry {
+	view := r.view.Load()
+	if e := view.byID[string(id)]; e != nil {
+		return e
+	}
+	return view.byKey[string(id)]
+}
+
+// resolve finds a service by name@version, or the highest release by name or
+// name@*. A service without a version comes before all versions of its name.
+// Prereleases are found by their exact version only.
+//
+// Protocol section 10.
+func (r *registry) resolve(qualified string) *entry {
+	name, version := splitName(qualified)
+	view := r.view.Load()
+	if version != "" && version != latest {
+		return view.byKey[joinName(name, version)]
+	}
+	if e := view.byKey[name]; e != nil {
+		return e
+	}
+	var best *entry
+	var bestVersion *semver.Version
+	for _, e := range view.byKey {
+		if e.service.name != name {
+			continue
+		}
+		v, err := semver.StrictNewVersion(e.service.version)
+		if err != nil || v.Prerelease() != "" {
+			continue
+		}
+		if best == nil || v.GreaterThan(bestVersion) {
+			best, bestVersion = e, v
+		}
+	}
+	return best
+}
+
+// all returns the exposed services in the order of their names.
+func (r *registry) all() []*entry {
+	view := r.view.Load()
+	entries := make([]*entry, 0, len(view.byKey))
+	for _, key := range slices.Sorted(maps.Keys(view.byKey)) {
+		entries = append(entries, view.byKey[key])
+	}
+	return entries
+}

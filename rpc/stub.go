@@ -1,0 +1,257 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync/atomic"
+
+	"github.com/d-e-v-grid/netron/codec"
+	"github.com/d-e-v-grid/netron/internal/buf"
+	"github.com/d-e-v-grid/netron/internal/wire"
+	"github.com/d-e-v-grid/netron/mux"
+)
+
+// Stub is a service of a peer as its callers see it. Get one with [Peer.Service].
+// It lives as long as the connection.
+type Stub struct {
+	peer       *Peer
+	definition *codec.Definition
+	methods    map[string][]byte // the encoded definition id and method name of each method
+}
+
+func newStub(p *Peer, d *codec.Definition) *Stub {
+	s := &Stub{peer: p, definition: d, methods: make(map[string][]byte, len(d.Meta.Methods))}
+	for _, m := range d.Meta.Methods {
+		s.methods[m.Name] = codec.AppendString(codec.AppendString(nil, d.ID), m.Name)
+	}
+	return s
+}
+
+// Peer returns the peer that serves the calls.
+func (s *Stub) Peer() *Peer { return s.peer }
+
+// Name returns the bare name of the service.
+func (s *Stub) Name() string { return s.definition.Meta.Name }
+
+// Version returns the version of the service, empty if it has none.
+func (s *Stub) Version() string { return s.definition.Meta.Version }
+
+// Methods returns the names of the methods.
+func (s *Stub) Methods() []string {
+	names := make([]string, len(s.definition.Meta.Methods))
+	for i, m := range s.definition.Meta.Methods {
+		names[i] = m.Name
+	}
+	return names
+}
+
+// Has reports whether the service has a method.
+func (s *Stub) Has(method string) bool { return s.methods[method] != nil }
+
+// Call calls a method and stores its result in the pointer result; nil drops it.
+//
+// An error that the service returned is an [*Error]; so is every other failure:
+// [NotFound] for a method that is not there, [InvalidArgument] for an argument
+// that cannot be encoded, [DeadlineExceeded], [Canceled], [Unavailable]. The time
+// limit is that of ctx, or the default one if it has none.
+func (s *Stub) Call(ctx context.Context, method string, result any, args ...any) error {
+	packet, err := s.request(method, args)
+	if err != nil {
+		return err
+	}
+	return s.peer.call(ctx, wire.TypeCall, packet, result)
+}
+
+// request encodes a call.
+func (s *Stub) request(method string, args []any) (*buf.Buf, error) {
+	packet, err := s.begin(method, len(args))
+	if err != nil {
+		return nil, err
+	}
+	if packet.B, err = appendArguments(packet.B, method, args); err != nil {
+		packet.Release()
+		return nil, err
+	}
+	return packet, nil
+}
+
+// begin starts the encoding of a call with n arguments.
+func (s *Stub) begin(method string, n int) (*buf.Buf, error) {
+	prefix := s.methods[method]
+	if prefix == nil {
+		return nil, &Error{Code: NotFound, Message: fmt.Sprintf("Method '%s.%s' not found", s.Name(), shown(method))}
+	}
+	packet := s.peer.link().NewRequest(callRoom)
+	packet.B = append(codec.AppendArrayHeader(packet.B, 2+n), prefix...)
+	return packet, nil
+}
+
+// Reply is the answer that a callback of [Stub.CallFunc] gets. It lends until the
+// callback returns.
+type Reply struct {
+	peer  *Peer
+	reply mux.Reply
+}
+
+// Decode stores the result in the pointer v.
+func (r *Reply) Decode(v any) error { return r.peer.decodeReply(r.reply, v) }
+
+// Raw returns the encoded result.
+func (r *Reply) Raw() codec.Raw { return r.reply.Payload }
+
+// CallFunc calls a method and has fn called with the outcome, exactly once,
+// unless CallFunc itself returns an error.
+//
+// fn runs on the goroutine that reads the connection, or on another when the call
+// fails; it must not block, and must not call anything that does. err is nil or
+// an [*Error]; the Reply is nil if it is not.
+func (s *Stub) CallFunc(ctx context.Context, method string, fn func(*Reply, error), args ...any) error {
+	packet, err := s.request(method, args)
+	if err != nil {
+		return err
+	}
+	return s.peer.start(ctx, wire.TypeCall, packet, func(reply mux.Reply, err error) {
+		defer reply.Release()
+		defer func() {
+			if v := recover(); v != nil {
+				s.peer.endpoint.cfg.logger().Error("netron: panic in a callback", "service", s.Name(), "method", method, "panic", v)
+			}
+		}()
+		switch {
+		case err != nil:
+			fn(nil, callError(err))
+		case reply.IsError:
+			fn(nil, decodeError(reply.Payload, s.peer.endpoint.cfg.Limits))
+		default:
+			fn(&Reply{peer: s.peer, reply: reply}, nil)
+		}
+	})
+}
+
+// start sends a request, which it takes, and has fn called with the outcome once,
+// also when ctx ends first.
+func (p *Peer) start(ctx context.Context, t wire.Type, packet *buf.Buf, fn func(mux.Reply, error)) error {
+	if err := p.checkSize(packet); err != nil {
+		return err
+	}
+	if ctx.Done() == nil {
+		if err := p.link().Start(ctx, t, packet, p.timeout(ctx), fn); err != nil {
+			return callError(err)
+		}
+		return nil
+	}
+	var ended atomic.Bool
+	stop := context.AfterFunc(ctx, func() {
+		if ended.CompareAndSwap(false, true) {
+			fn(mux.Reply{}, ctx.Err())
+		}
+	})
+	err := p.link().Start(ctx, t, packet, p.timeout(ctx), func(r mux.Reply, err error) {
+		if !ended.CompareAndSwap(false, true) {
+			r.Release()
+			return
+		}
+		stop()
+		fn(r, err)
+	})
+	if err != nil && ended.CompareAndSwap(false, true) {
+		stop()
+		return callError(err)
+	}
+	return nil
+}
+
+// Future is a call under way that [Stub.Go] started.
+type Future struct {
+	donec  chan struct{} // closed when reply and err are set
+	peer   *Peer
+	reply  mux.Reply
+	err    error
+	result any
+	taken  atomic.Bool
+}
+
+// Go calls a method and returns at once. The result is stored in the pointer
+// result, nil drops it, by [Future.Wait].
+func (s *Stub) Go(ctx context.Context, method string, result any, args ...any) *Future {
+	f := &Future{donec: make(chan struct{}), peer: s.peer, result: result}
+	packet, err := s.request(method, args)
+	if err == nil {
+		err = s.peer.start(ctx, wire.TypeCall, packet, func(r mux.Reply, err error) {
+			f.reply = r
+			if err != nil {
+				f.err = callError(err)
+			}
+			close(f.donec)
+		})
+	}
+	if err != nil {
+		f.err = err
+		close(f.donec)
+	}
+	return f
+}
+
+// Done is closed when the outcome is there.
+func (f *Future) Done() <-chan struct{} { return f.donec }
+
+// Wait waits for the outcome, stores the result and returns the error as
+// [Stub.Call] does; if ctx ends first it returns an error of code [Canceled] or
+// [DeadlineExceeded] and the call goes on. After an outcome it returns
+// the same error again. It must not be called by several goroutines at a time.
+func (f *Future) Wait(ctx context.Context) error {
+	select {
+	case <-f.donec:
+	default:
+		select {
+		case <-f.donec:
+		case <-ctx.Done():
+			return callError(ctx.Err())
+		}
+	}
+	if f.err == nil && f.taken.CompareAndSwap(false, true) {
+		f.err = f.peer.decodeReply(f.reply, f.result)
+		f.reply.Release()
+	}
+	return f.err
+}
+
+// Method returns a method of a remote service as a typed function without
+// reflection on the path of a call. The exported fields of A, a struct, are the
+// arguments in their order; R is the result, struct{} if there is none. Errors
+// are those of [Stub.Call].
+func Method[A, R any](s *Stub, name string) func(ctx context.Context, args A) (R, error) {
+	_, none := any(*new(R)).(struct{})
+	return func(ctx context.Context, args A) (result R, err error) {
+		packet, err := s.begin(name, 0)
+		if err != nil {
+			return result, err
+		}
+		if err = appendTuple(packet, name, &args); err != nil {
+			packet.Release()
+			return result, err
+		}
+		if none {
+			return result, s.peer.call(ctx, wire.TypeCall, packet, nil)
+		}
+		err = s.peer.call(ctx, wire.TypeCall, packet, &result)
+		return result, err
+	}
+}
+
+// appendTuple appends the fields of a struct as the arguments of a call that
+// begin started without any, and corrects the header of the packet's array.
+func appendTuple(packet *buf.Buf, method string, args any) error {
+	out, n, err := codec.AppendTuple(packet.B, args)
+	packet.B = out
+	if err != nil {
+		return &Error{Code: InvalidArgument, Message: fmt.Sprintf("arguments of %s: %v", method, err), cause: err}
+	}
+	const at = wire.HeaderLen
+	var room [5]byte
+	header := codec.AppendArrayHeader(room[:0], 2+n)
+	packet.B[at] = header[0]
+	packet.B = slices.Insert(packet.B, at+1, header[1:]...)
+	return nil
+}
