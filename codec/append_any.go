@@ -374,8 +374,8 @@ func keyName(k reflect.Value) string {
 }
 
 func appendStruct(dst []byte, p *plan, rv reflect.Value, depth int) ([]byte, error) {
-	if p.encode != nil {
-		if out, ok := p.encode.append(dst, rv); ok {
+	if g := p.generated; g != nil && !g.tuple {
+		if out, ok := g.append(dst, rv); ok {
 			return out, nil
 		}
 	}

@@ -149,20 +149,26 @@ func (d *Decoder) decodeOwn(v any) (known bool, err error) {
 }
 
 // unmarshaler lets v decode itself. It works on a copy of d, so that d itself can
-// stay on the stack of those who never meet an Unmarshaler.
+// stay on the stack of those who never meet an Unmarshaler, and that ends where
+// the value ends.
 func (d *Decoder) unmarshaler(v Unmarshaler) error {
 	c := new(Decoder)
 	*c = *d
+	start := d.pos
+	if err := d.Skip(); err != nil {
+		return err
+	}
+	c.src = d.src[:d.pos]
 	if err := v.DecodeNetron(c); err != nil {
 		if _, ok := err.(*DecodeError); ok {
 			return err
 		}
-		return &DecodeError{Offset: d.pos, Msg: err.Error(), Err: err}
+		return &DecodeError{Offset: start, Msg: err.Error(), Err: err}
 	}
-	if c.pos <= d.pos || len(c.src) != len(d.src) || c.depth != d.depth {
-		return d.fail(ErrMalformed, "an Unmarshaler did not read exactly one value")
+	if c.pos != d.pos || c.depth != d.depth {
+		return d.failAt(start, ErrMalformed, "an Unmarshaler did not read exactly one value")
 	}
-	*d = *c
+	d.budget = c.budget
 	return nil
 }
 

@@ -2,7 +2,6 @@ package codec
 
 import (
 	"fmt"
-	"math"
 	"reflect"
 	"strconv"
 )
@@ -263,10 +262,8 @@ func (d *Decoder) keyText() string {
 }
 
 func (d *Decoder) decodeStruct(p *plan, rv reflect.Value) error {
-	if p.decode != nil {
-		if d.decodeGenerated(p, rv) {
-			return nil
-		}
+	if g := p.generated; g != nil && !g.tuple && d.decodeGenerated(p, rv) {
+		return nil
 	}
 	c, err := d.enterMap()
 	if err != nil {
@@ -309,12 +306,4 @@ func (d *Decoder) decodeField(f *field, rv reflect.Value) error {
 		fv = fv.Field(i)
 	}
 	return d.decodeMember(f.plan, fv)
-}
-
-// scale returns n*size, or the largest int if that is too large.
-func scale(n, size int) int {
-	if size > 0 && n > math.MaxInt/size {
-		return math.MaxInt
-	}
-	return n * size
 }

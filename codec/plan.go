@@ -56,9 +56,7 @@ type plan struct {
 	byFold   map[string]int // the same by lower-case name
 	optional bool           // a field may be absent on encoding
 
-	encode *generatedEncoder // nil: none that is fit
-	decode *generatedDecoder // nil: none that is fit
-	tuple  *generatedTuple   // nil: none that is fit
+	generated *generated // nil: no generated code that is fit
 }
 
 // field is a member of a struct plan.
@@ -76,6 +74,8 @@ var (
 	marshalerType   = reflect.TypeFor[Marshaler]()
 	unmarshalerType = reflect.TypeFor[Unmarshaler]()
 	timeType        = reflect.TypeFor[time.Time]()
+	stringsType     = reflect.TypeFor[[]string]()
+	floatsType      = reflect.TypeFor[[]float64]()
 )
 
 // isKnown says whether a type is among those of appendAny and decodeOwn.
@@ -86,7 +86,7 @@ func isKnown(t reflect.Type) bool {
 		reflect.TypeFor[Set](), reflect.TypeFor[RegExp](), reflect.TypeFor[Error](), reflect.TypeFor[TitanError](),
 		reflect.TypeFor[Definition](), reflect.TypeFor[Meta](), reflect.TypeFor[Reference](),
 		reflect.TypeFor[StreamReference](), reflect.TypeFor[Long](), reflect.TypeFor[Ext](),
-		reflect.TypeFor[[]any](), reflect.TypeFor[map[string]any](), reflect.TypeFor[[]string](), reflect.TypeFor[[]float64]():
+		reflect.TypeFor[[]any](), reflect.TypeFor[map[string]any](), stringsType, floatsType:
 		return true
 	}
 	return false
@@ -102,7 +102,7 @@ func planOf(t reflect.Type) *plan {
 	c := compiler{made: map[reflect.Type]*plan{}}
 	p := c.compile(t)
 	for _, p := range c.made {
-		c.inspect(p)
+		p.inspect()
 	}
 	// Whoever compiled the same type meanwhile made an equal plan.
 	for t, p := range c.made {

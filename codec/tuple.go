@@ -25,31 +25,40 @@ func AppendTuple(dst []byte, v any) (out []byte, n int, err error) {
 	if p.op != opStruct {
 		return dst, 0, unsupported(p.typ)
 	}
-	if p.tuple != nil {
-		if out, ok := p.tuple.append(dst, p, rv); ok {
+	if g := p.generated; g != nil && g.tuple {
+		if out, ok := g.appendTuple(dst, len(p.fields), rv); ok {
 			return out, len(p.fields), nil
 		}
 	}
-	n = len(p.fields)
+	out, n, err = appendTuple(dst, p, rv)
+	if err != nil {
+		return dst, 0, err
+	}
+	return out, n, nil
+}
+
+// appendTuple appends the fields by the plan.
+func appendTuple(dst []byte, p *plan, rv reflect.Value) ([]byte, int, error) {
+	n := len(p.fields)
 	for n > 0 && p.fields[n-1].omitEmpty {
 		if _, ok := p.fields[n-1].present(rv); ok {
 			break
 		}
 		n--
 	}
-	out = dst
+	var err error
 	for i := range n {
 		f := &p.fields[i]
 		fv, ok := f.get(rv)
 		if !ok {
-			out = AppendNil(out)
+			dst = AppendNil(dst)
 			continue
 		}
-		if out, err = appendPlan(out, f.plan, fv, 1); err != nil {
+		if dst, err = appendPlan(dst, f.plan, fv, 1); err != nil {
 			return dst, 0, atName(err, f.name)
 		}
 	}
-	return out, n, nil
+	return dst, n, nil
 }
 
 // DecodeTuple reads n values into the fields of the struct that v points to, in
@@ -72,7 +81,7 @@ func (d *Decoder) DecodeTuple(v any, n int) error {
 	if n < 0 || n > d.Len() {
 		return d.truncated()
 	}
-	if p.tuple != nil && n == len(p.fields) && d.decodeGeneratedTuple(p, rv) {
+	if g := p.generated; g != nil && g.tuple && n == len(p.fields) && d.decodeGeneratedTuple(p, rv) {
 		return nil
 	}
 	for i := range p.fields {
@@ -119,9 +128,3 @@ func (f *field) get(rv reflect.Value) (reflect.Value, bool) {
 	g.omitEmpty = false
 	return g.present(rv)
 }
-
-func (*generatedTuple) append(dst []byte, p *plan, rv reflect.Value) ([]byte, bool) {
-	return dst, false
-}
-
-func (d *Decoder) decodeGeneratedTuple(p *plan, rv reflect.Value) bool { return false }
