@@ -1,0 +1,70 @@
+package engine
+
+import "time"
+
+// tick looks after everything that depends on time: the limit of the closing,
+// half a message, silence, and pings. One timer runs it, armed for the earliest
+// moment at which something could be due; reading only stores the time.
+func (c *Conn) tick() {
+	now := c.now()
+	c.mu.Lock()
+	closing, closeAt := c.closing, c.closeAt
+	c.mu.Unlock()
+
+	silence := now - time.Duration(c.lastRead.Load())
+	switch {
+	case closing:
+		if closeAt > 0 && now >= closeAt {
+			c.abort(ErrLost) // the reason of the closing stays
+			return
+		}
+	case due(c.lim.pingTimeout, silence):
+		c.abort(ErrPeerDead)
+		return
+	case c.partial.Load() && due(c.lim.frameTimeout, silence):
+		c.fail(&CloseError{Code: ClosePolicy, Reason: "unfinished message timed out", Err: ErrFrameTimeout})
+		return // beginning to close has armed the timer
+	case due(c.lim.pingInterval, min(silence, now-time.Duration(c.lastPing.Load()))):
+		c.lastPing.Store(int64(now))
+		c.stats.pingsOut.Add(1)
+		c.queueControl(opPing, nil)
+		c.Kick()
+	}
+	c.mu.Lock()
+	c.armLocked(c.nextTick(now))
+	c.mu.Unlock()
+}
+
+func due(limit, elapsed time.Duration) bool { return limit > 0 && elapsed >= limit }
+
+// nextTick returns how long the timer may sleep from now on; 0 if nothing
+// depends on time. It is called with mu held.
+func (c *Conn) nextTick(now time.Duration) time.Duration {
+	if c.closing {
+		if c.closeAt == 0 {
+			return 0
+		}
+		return max(c.closeAt-now, 1)
+	}
+	read := time.Duration(c.lastRead.Load())
+	next := time.Duration(0)
+	at := func(t time.Duration) {
+		if d := max(t-now, 1); next == 0 || d < next {
+			next = d
+		}
+	}
+	if d := c.lim.pingInterval; d > 0 {
+		at(max(read, time.Duration(c.lastPing.Load())) + d)
+	}
+	if d := c.lim.pingTimeout; d > 0 {
+		at(read + d)
+	}
+	if d := c.lim.frameTimeout; d > 0 {
+		if c.partial.Load() {
+			at(read + d)
+		} else {
+			at(now + d) // a message that begins meanwhile is then seen in time
+		}
+	}
+	return next
+}

@@ -1,0 +1,16 @@
+//go:build unix && !(linux || freebsd)
+
+package engine
+
+import "syscall"
+
+// vector writes the first slice: there is no writev in package syscall here.
+type vector struct{}
+
+// write writes at most one piece from the front of bufs.
+func (*vector) write(fd int, bufs [][]byte) (int, error) {
+	for len(bufs) > 1 && len(bufs[0]) == 0 {
+		bufs = bufs[1:]
+	}
+	return syscall.Write(fd, bufs[0][:min(len(bufs[0]), pieceBytes)])
+}
