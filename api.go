@@ -1,0 +1,81 @@
+package netron
+
+import (
+	"context"
+
+	"github.com/d-e-v-grid/netron/rpc"
+)
+
+// What users of the package name most, from package rpc.
+type (
+	// Peer is the other side of a connection.
+	Peer = rpc.Peer
+	// Service is a set of methods that a node exposes.
+	Service = rpc.Service
+	// Stub is a remote service as its callers see it.
+	Stub = rpc.Stub
+	// Future is a call under way.
+	Future = rpc.Future
+	// Reply is the answer that a callback gets.
+	Reply = rpc.Reply
+	// Error is an error that travels between peers.
+	Error = rpc.Error
+	// Code classifies an [Error].
+	Code = rpc.Code
+	// ExposeOption changes how [Node.Expose] reads a Go value.
+	ExposeOption = rpc.ExposeOption
+)
+
+// The codes of an [Error].
+const (
+	Canceled           = rpc.Canceled
+	Unknown            = rpc.Unknown
+	InvalidArgument    = rpc.InvalidArgument
+	DeadlineExceeded   = rpc.DeadlineExceeded
+	NotFound           = rpc.NotFound
+	AlreadyExists      = rpc.AlreadyExists
+	PermissionDenied   = rpc.PermissionDenied
+	ResourceExhausted  = rpc.ResourceExhausted
+	FailedPrecondition = rpc.FailedPrecondition
+	Aborted            = rpc.Aborted
+	OutOfRange         = rpc.OutOfRange
+	Unimplemented      = rpc.Unimplemented
+	Internal           = rpc.Internal
+	Unavailable        = rpc.Unavailable
+	DataLoss           = rpc.DataLoss
+	Unauthenticated    = rpc.Unauthenticated
+)
+
+// NewService returns a service without methods; add them with [rpc.Handle].
+func NewService(name, version string) *Service { return rpc.NewService(name, version) }
+
+// Name gives a Go method a name of its own choice on the wire.
+func Name(goMethod, wireName string) ExposeOption { return rpc.Name(goMethod, wireName) }
+
+// Optional declares the last n parameters of a Go method optional.
+func Optional(goMethod string, n int) ExposeOption { return rpc.Optional(goMethod, n) }
+
+// Query asks a peer for a service and returns it as a struct of funcs. See
+// [rpc.Query].
+func Query[T any](ctx context.Context, p *Peer, qualified string) (*T, error) {
+	return rpc.Query[T](ctx, p, qualified)
+}
+
+// Errorf returns an error with a code and a formatted message. What %w wraps
+// stays in this process, except for its text.
+func Errorf(code Code, format string, args ...any) *Error { return rpc.Errorf(code, format, args...) }
+
+// CodeOf returns the code of an error, [Unknown] for one without a code, and 0
+// for nil.
+func CodeOf(err error) Code { return rpc.CodeOf(err) }
+
+// PeerFrom returns the peer whose request is being served under ctx, or nil.
+func PeerFrom(ctx context.Context) *Peer { return rpc.PeerFrom(ctx) }
+
+type nodeKey struct{}
+
+// NodeFrom returns the node that serves a request under ctx, or nil.
+func NodeFrom(ctx context.Context) *Node {
+	n, _ := ctx.Value(nodeKey{}).(*Node)
+	return n
+}

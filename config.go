@@ -1,0 +1,152 @@
+package netron
+
+import (
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"time"
+
+	"github.com/d-e-v-grid/netron/codec"
+	"github.com/d-e-v-grid/netron/engine"
+	"github.com/d-e-v-grid/netron/rpc"
+)
+
+// Config describes a [Node]. The zero value works: a zero field means the
+// documented default, a negative limit or time means none. It is not modified,
+// and must not be changed after [New].
+type Config struct {
+	// ID is the id that peers see: 1 to 256 bytes. Default: a random UUID.
+	ID string
+
+	// Addr is the address to listen on, "host:port"; port 0 takes a free one, see
+	// [Node.Addr]. Only [Node.Serve] and [Node.Listen] need it.
+	Addr string
+
+	// Path restricts the listener to this URL path and what is below it. Default:
+	// every path.
+	Path string
+
+	// TLS makes the listener speak wss:// and configures dialling. Default: a
+	// listener without TLS; dialling wss:// with the system's roots.
+	TLS *tls.Config
+
+	// AllowedOrigins lists the origins of web pages that may connect besides those
+	// served from the same host, as "https://example.com"; "*" allows all.
+	AllowedOrigins []string
+
+	// CallTimeout limits calls and tasks whose context has no deadline. Default 5 s.
+	CallTimeout time.Duration
+	// ConnectTimeout limits [Node.Dial] as a whole. Default 5 s.
+	ConnectTimeout time.Duration
+	// HandshakeTimeout limits each step of an incoming connection until its peer
+	// is known: TLS and upgrade together, then the exchange of ids. Default 10 s.
+	HandshakeTimeout time.Duration
+	// DrainTimeout is how long [Node.Serve] lets running requests finish when its
+	// context ends. Default 10 s.
+	DrainTimeout time.Duration
+
+	// FrameTimeout is how long half a message may wait for its next byte. Default 30 s.
+	FrameTimeout time.Duration
+	// CloseTimeout limits the closing handshake. Default 5 s.
+	CloseTimeout time.Duration
+	// WriteTimeout is how long a write may make no progress. Default 10 s.
+	WriteTimeout time.Duration
+	// PingInterval is the silence after which a peer is pinged. Default 25 s.
+	PingInterval time.Duration
+	// PingTimeout is the silence after which a peer counts as dead. Default 60 s.
+	PingTimeout time.Duration
+
+	// MaxHeaderBytes limits the HTTP header of an upgrade. Default 16 KiB.
+	MaxHeaderBytes int
+	// MaxRequestLine limits the request line of an upgrade in bytes. Default 8 KiB.
+	MaxRequestLine int
+	// MaxMessageBytes limits a message in either direction. Default 16 MiB.
+	MaxMessageBytes int
+	// MaxDepth limits how deep received values may be nested. Default 64, at most 1,024.
+	MaxDepth int
+	// MaxDecodedBytes limits the memory that one decoded message may take. Default:
+	// eight times its length, at least 1 MiB and at most 64 MiB.
+	MaxDecodedBytes int
+	// MaxBigIntDigits limits the digits of received big integers. Default 4,096.
+	MaxBigIntDigits int
+	// MaxRequests limits the unfinished requests of a connection. Default 8,192.
+	MaxRequests int
+	// Workers limits the requests served at a time over all connections. Default 65,536.
+	Workers int
+	// MaxQueueBytes and MaxQueuePackets limit what waits to be sent on a connection.
+	// Defaults 1 MiB and 65,536.
+	MaxQueueBytes   int
+	MaxQueuePackets int
+	// MaxConns and MaxConnsPerAddr limit the incoming connections in all and per
+	// remote address. Default none.
+	MaxConns        int
+	MaxConnsPerAddr int
+
+	// Logger receives rare events: panics of handlers, failures to accept. Nil means
+	// [slog.Default].
+	Logger *slog.Logger
+}
+
+const (
+	defaultConnectTimeout = 5 * time.Second
+	defaultDrainTimeout   = 10 * time.Second
+	maxIDBytes            = 256
+)
+
+// timeout maps the zero value to def and negative values to none, which is 0.
+func timeout(d, def time.Duration) time.Duration {
+	if d == 0 {
+		return def
+	}
+	return max(d, 0)
+}
+
+func (c *Config) connectTimeout() time.Duration {
+	return timeout(c.ConnectTimeout, defaultConnectTimeout)
+}
+func (c *Config) drainTimeout() time.Duration { return timeout(c.DrainTimeout, defaultDrainTimeout) }
+
+func (c *Config) logger() *slog.Logger {
+	if c.Logger == nil {
+		return slog.Default()
+	}
+	return c.Logger
+}
+
+// engine returns the part of the configuration that the connections need.
+func (c *Config) engine() engine.Config {
+	return engine.Config{
+		HandshakeTimeout: c.HandshakeTimeout,
+		MaxHeaderBytes:   c.MaxHeaderBytes,
+		MaxRequestLine:   c.MaxRequestLine,
+		MaxMessageBytes:  int64(c.MaxMessageBytes),
+		FrameTimeout:     c.FrameTimeout,
+		CloseTimeout:     c.CloseTimeout,
+		WriteTimeout:     c.WriteTimeout,
+		PingInterval:     c.PingInterval,
+		PingTimeout:      c.PingTimeout,
+		MaxConns:         c.MaxConns,
+		MaxConnsPerAddr:  c.MaxConnsPerAddr,
+		AllowedOrigins:   c.AllowedOrigins,
+		Path:             c.Path,
+		TLS:              c.TLS,
+		Logger:           c.logger(),
+	}
+}
+
+// rpc returns the part of the configuration that the services need.
+func (c *Config) rpc(ctx context.Context) rpc.Config {
+	return rpc.Config{
+		ID:               c.ID,
+		CallTimeout:      c.CallTimeout,
+		HandshakeTimeout: c.HandshakeTimeout,
+		MaxMessageBytes:  c.MaxMessageBytes,
+		Limits:           codec.Limits{Depth: c.MaxDepth, DecodedBytes: c.MaxDecodedBytes, BigIntDigits: c.MaxBigIntDigits},
+		MaxRequests:      c.MaxRequests,
+		MaxQueueBytes:    c.MaxQueueBytes,
+		MaxQueuePackets:  c.MaxQueuePackets,
+		Workers:          c.Workers,
+		Logger:           c.logger(),
+		Context:          ctx,
+	}
+}

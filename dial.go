@@ -1,0 +1,112 @@
+package netron
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+
+	"github.com/d-e-v-grid/netron/engine"
+	"github.com/d-e-v-grid/netron/mux"
+)
+
+// DialOption changes one [Node.Dial].
+type DialOption func(*engine.DialConfig)
+
+// DialHeader adds a header to the upgrade request, for example Authorization.
+func DialHeader(key, value string) DialOption {
+	return func(c *engine.DialConfig) { c.Header.Add(key, value) }
+}
+
+// DialTLS sets the TLS configuration for wss:// in place of Config.TLS.
+func DialTLS(cfg *tls.Config) DialOption {
+	return func(c *engine.DialConfig) { c.TLS = cfg }
+}
+
+// DialNet replaces the dialling of the socket, for proxies, Unix sockets and
+// connections in memory.
+func DialNet(dial func(ctx context.Context, network, addr string) (net.Conn, error)) DialOption {
+	return func(c *engine.DialConfig) { c.NetDial = dial }
+}
+
+// Dial connects to a peer and returns when it is ready for calls. url is ws://,
+// wss://, or a bare host:port, which means ws://.
+//
+// ctx and Config.ConnectTimeout limit the dialling alone; the connection lives
+// until [Peer.Close], the loss of the connection, or the end of the node.
+func (n *Node) Dial(ctx context.Context, url string, opts ...DialOption) (*Peer, error) {
+	if err := n.beginDial(); err != nil {
+		return nil, err
+	}
+	defer n.wg.Done()
+	ctx, cancel := n.dialContext(ctx)
+	defer cancel()
+	c, err := engine.Dial(ctx, url, n.dialConfig(opts))
+	if err != nil {
+		return nil, fmt.Errorf("netron: dial %s: %w", url, err)
+	}
+	p := n.endpoint.NewPeer(true)
+	s := n.endpoint.Bind(p, c, mux.Hint{})
+	n.track(c)
+	c.Start(s)
+	s.Begin()
+	if err := p.WaitReady(ctx); err != nil {
+		_ = c.Close() // always nil
+		return nil, fmt.Errorf("netron: dial %s: %w", url, err)
+	}
+	return p, nil
+}
+
+// dialContext returns the context of one dial: it ends with ctx, with the limit
+// for connecting, and with the node.
+func (n *Node) dialContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	cancelLimit := func() {}
+	if d := n.cfg.connectTimeout(); d > 0 {
+		ctx, cancelLimit = context.WithTimeout(ctx, d)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(n.ctx, func() { cancel(ErrClosed) })
+	return ctx, func() {
+		stop()
+		cancel(nil)
+		cancelLimit()
+	}
+}
+
+func (n *Node) dialConfig(opts []DialOption) *engine.DialConfig {
+	cfg := &engine.DialConfig{Config: n.cfg.engine(), Header: make(http.Header), Query: url.Values{queryID: {n.cfg.ID}}}
+	cfg.Header.Set(headerID, n.cfg.ID)
+	cfg.Header.Set(headerVersion, protocolVersion)
+	for _, opt := range opts {
+		opt(cfg)
+	}
+	return cfg
+}
+
+// beginDial counts a dial under way, unless the node is closing.
+func (n *Node) beginDial() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closing {
+		return ErrClosed
+	}
+	n.wg.Add(1)
+	return nil
+}
+
+// track remembers a dialled connection for the end of the node, and forgets those
+// that have ended.
+func (n *Node) track(c *engine.Conn) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for old := range n.dialled {
+		select {
+		case <-old.Done():
+			delete(n.dialled, old)
+		default:
+		}
+	}
+	n.dialled[c] = struct{}{}
+}

@@ -1,0 +1,159 @@
+// Package demo is the reference service that the command line tool, the tests
+// and the benchmarks use. Its names and behaviour are fixed.
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/d-e-v-grid/netron"
+	"github.com/d-e-v-grid/netron/codec"
+)
+
+// ServiceName is the name under which [Expose] exposes the service.
+const ServiceName = "calculator@1.0.0"
+
+// Calculator is the reference service.
+type Calculator struct{}
+
+// Add returns a + b.
+func (*Calculator) Add(_ context.Context, a, b float64) (float64, error) { return a + b, nil }
+
+// Multiply returns a * b.
+func (*Calculator) Multiply(_ context.Context, a, b float64) (float64, error) { return a * b, nil }
+
+// Divide returns a / b, or an error for b = 0.
+func (*Calculator) Divide(_ context.Context, a, b float64) (float64, error) {
+	if b == 0 {
+		return 0, errors.New("Division by zero") //nolint:staticcheck // the text is fixed, its case too
+	}
+	return a / b, nil
+}
+
+// Fail returns an error with a name, a code and details of its own.
+func (*Calculator) Fail(_ context.Context, code codec.Raw) error {
+	return &netron.Error{
+		Name:    "TypeError",
+		Message: "custom failure",
+		Details: map[string]any{"code": code, "list": []int{1, 2, 3}},
+		Fields:  map[string]any{"code": code},
+	}
+}
+
+// Echo returns its argument unchanged.
+func (*Calculator) Echo(_ context.Context, v codec.Raw) codec.Raw { return orUndefined(v) }
+
+// EchoAll returns all its arguments as an array.
+func (*Calculator) EchoAll(_ context.Context, vs ...codec.Raw) []codec.Raw {
+	if vs == nil {
+		return []codec.Raw{}
+	}
+	return vs
+}
+
+// TypeOf says what arrived, in the words of JavaScript.
+func (*Calculator) TypeOf(_ context.Context, v codec.Raw) string {
+	switch k := v.Kind(); k {
+	case codec.KindNil:
+		return "null"
+	case codec.KindBool:
+		return "boolean"
+	case codec.KindNumber:
+		return "number"
+	case codec.KindBigInt:
+		return "bigint"
+	case codec.KindString:
+		return "string"
+	case codec.KindBinary:
+		return "Buffer"
+	case codec.KindArray:
+		return "Array"
+	case codec.KindMap:
+		return "Object"
+	case codec.KindMapExt:
+		return "Map"
+	case codec.KindSet:
+		return "Set"
+	case codec.KindTime:
+		return "Date"
+	case codec.KindRegExp:
+		return "RegExp"
+	case codec.KindUndefined, codec.KindInvalid:
+		return "undefined"
+	default:
+		return k.String()
+	}
+}
+
+// Nothing has no result.
+func (*Calculator) Nothing(context.Context) {}
+
+// Sleep returns v after ms milliseconds.
+func (*Calculator) Sleep(ctx context.Context, ms float64, v codec.Raw) (codec.Raw, error) {
+	t := time.NewTimer(time.Duration(ms * float64(time.Millisecond)))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return orUndefined(v), nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// orUndefined returns v, or undefined where the argument was left out.
+func orUndefined(v codec.Raw) codec.Raw {
+	if len(v) == 0 {
+		return codec.AppendUndefined(nil)
+	}
+	return v
+}
+
+// Sum adds numbers up.
+func Sum(_ context.Context, nums ...float64) float64 {
+	total := 0.0
+	for _, n := range nums {
+		total += n
+	}
+	return total
+}
+
+// SystemInfo tells about the process.
+func SystemInfo(context.Context) map[string]any {
+	return map[string]any{
+		"platform":   runtime.GOOS,
+		"arch":       runtime.GOARCH,
+		"version":    runtime.Version(),
+		"cpus":       runtime.NumCPU(),
+		"goroutines": runtime.NumGoroutine(),
+	}
+}
+
+// Expose adds the reference service and its tasks to a node.
+func Expose(n *netron.Node) error {
+	err := n.Expose(ServiceName, &Calculator{}, netron.Optional("Echo", 1), netron.Optional("TypeOf", 1), netron.Optional("Fail", 1), netron.Optional("Sleep", 1))
+	if err != nil {
+		return fmt.Errorf("demo: %w", err)
+	}
+	for name, fn := range map[string]any{"sum": Sum, "systemInfo": SystemInfo} {
+		if err := n.AddTask(name, fn); err != nil {
+			return fmt.Errorf("demo: %w", err)
+		}
+	}
+	return nil
+}
+
+// Client is the reference service as Go callers see it.
+type Client struct {
+	Add      func(ctx context.Context, a, b float64) (float64, error)
+	Multiply func(ctx context.Context, a, b float64) (float64, error)
+	Divide   func(ctx context.Context, a, b float64) (float64, error)
+	Fail     func(ctx context.Context, code any) error
+	Echo     func(ctx context.Context, v any) (any, error)
+	EchoAll  func(ctx context.Context, vs ...any) ([]any, error)
+	TypeOf   func(ctx context.Context, v any) (string, error)
+	Nothing  func(ctx context.Context) error
+	Sleep    func(ctx context.Context, ms float64, v any) (any, error)
+}

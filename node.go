@@ -1,0 +1,272 @@
+package netron
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+
+	"github.com/google/uuid"
+
+	"github.com/d-e-v-grid/netron/engine"
+	"github.com/d-e-v-grid/netron/mux"
+	"github.com/d-e-v-grid/netron/rpc"
+)
+
+// ErrClosed is returned for work with a node that has been shut down.
+var ErrClosed = errors.New("netron: node closed")
+
+// Headers of an upgrade request (protocol section 2.2).
+const (
+	headerID      = "X-Netron-Id"
+	headerVersion = "X-Netron-Version"
+	queryID       = "id"
+
+	protocolVersion = "1"
+)
+
+// Node exposes services, accepts connections and dials others. It is made by
+// [New], which opens no connection. All methods are safe for concurrent use.
+type Node struct {
+	cfg      Config
+	endpoint *rpc.Endpoint
+	server   *engine.Server
+	ctx      context.Context //nolint:containedctx // the documented lifetime of the node, which all handlers run under
+	cancel   context.CancelCauseFunc
+
+	mu       sync.Mutex
+	listener net.Listener              // of Config.Addr; guarded by mu
+	dialled  map[*engine.Conn]struct{} // guarded by mu
+	closing  bool                      // guarded by mu
+	wg       sync.WaitGroup            // dials under way
+	ended    chan struct{}             // closed when the node has ended
+	endOnce  sync.Once
+}
+
+// New returns a node without services or connections. It checks the
+// configuration and opens nothing. Shut the node down when it is no longer
+// needed: [Node.Serve] does so when its context ends.
+func New(cfg Config) (*Node, error) {
+	if cfg.ID == "" {
+		cfg.ID = uuid.NewString()
+	}
+	if len(cfg.ID) > maxIDBytes {
+		return nil, fmt.Errorf("netron: id of %d bytes, limit %d", len(cfg.ID), maxIDBytes)
+	}
+	if cfg.Path != "" && !strings.HasPrefix(cfg.Path, "/") {
+		return nil, fmt.Errorf("netron: path %q does not begin with a slash", cfg.Path)
+	}
+	n := &Node{cfg: cfg, dialled: make(map[*engine.Conn]struct{}), ended: make(chan struct{})}
+	ctx, cancel := context.WithCancelCause(context.WithValue(context.Background(), nodeKey{}, n))
+	endpoint, err := rpc.NewEndpoint(cfg.rpc(ctx))
+	if err != nil {
+		cancel(err)
+		return nil, fmt.Errorf("netron: %w", err)
+	}
+	n.ctx, n.cancel = ctx, cancel
+	n.endpoint = endpoint
+	n.server = engine.NewServer(cfg.engine(), n.accept)
+	return n, nil
+}
+
+// ID returns the id that peers see.
+func (n *Node) ID() string { return n.cfg.ID }
+
+// Expose makes the exported methods of a Go value whose first parameter is a
+// context callable by all peers, under "name@version" or a name alone. Add of the
+// value is add for its callers, URLFor is urlFor. Every signature is checked now;
+// see [rpc.NewServiceOf].
+func (n *Node) Expose(qualified string, value any, opts ...ExposeOption) error {
+	return n.endpoint.Expose(qualified, value, opts...)
+}
+
+// ExposeService makes a service built with [NewService] callable by all peers.
+func (n *Node) ExposeService(s *Service) error { return n.endpoint.ExposeService(s) }
+
+// AddTask offers a function, whose first parameter is a context, to all peers
+// under a name; see [rpc.Endpoint.AddTask].
+func (n *Node) AddTask(name string, fn any) error { return n.endpoint.AddTask(name, fn) }
+
+// Services returns the qualified names of the exposed services, sorted.
+func (n *Node) Services() []string { return n.endpoint.Services() }
+
+// Local returns a peer that stands for the node itself: calls to it take the same
+// path as any other, without a socket.
+func (n *Node) Local() *Peer { return n.endpoint.Local() }
+
+// Peers returns the connected peers, accepted and dialled, in no order.
+func (n *Node) Peers() []*Peer { return n.endpoint.Peers() }
+
+// Peer returns the connected peer that claims an id, or nil. Of several the first
+// has it until its connection ends. Ids are not authenticated.
+func (n *Node) Peer(id string) *Peer { return n.endpoint.Peer(id) }
+
+// Listen binds Config.Addr, so that [Node.Addr] is known before [Node.Serve]
+// runs. Serve calls it by itself.
+func (n *Node) Listen() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch {
+	case n.closing:
+		return ErrClosed
+	case n.listener != nil:
+		return nil
+	case n.cfg.Addr == "":
+		return errors.New("netron: listen: Config.Addr is empty")
+	}
+	ln, err := net.Listen("tcp", n.cfg.Addr)
+	if err != nil {
+		return fmt.Errorf("netron: listen: %w", err)
+	}
+	n.listener = ln
+	return nil
+}
+
+// Addr returns the address that [Node.Listen] or [Node.Serve] bound, as
+// "host:port", or "" while there is none.
+func (n *Node) Addr() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.listener == nil {
+		return ""
+	}
+	return n.listener.Addr().String()
+}
+
+// Serve listens on Config.Addr and serves until ctx ends. Then it stops
+// accepting, lets running requests finish within Config.DrainTimeout, ends all
+// connections of the node, dialled ones included, and returns nil. If the node is
+// shut down by other means it returns [ErrClosed].
+func (n *Node) Serve(ctx context.Context) error {
+	if err := n.Listen(); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	ln := n.listener
+	n.mu.Unlock()
+	return n.ServeListener(ctx, ln)
+}
+
+// ServeListener is [Node.Serve] with a listener of the caller's choice, which it
+// takes. With Config.TLS it speaks TLS over it.
+func (n *Node) ServeListener(ctx context.Context, ln net.Listener) error {
+	failed := make(chan error, 1)
+	go func() { failed <- n.server.Serve(ln) }()
+	select {
+	case err := <-failed:
+		if errors.Is(err, engine.ErrServerClosed) {
+			return ErrClosed
+		}
+		return fmt.Errorf("netron: serve: %w", err)
+	case <-ctx.Done():
+	}
+	drain := context.WithoutCancel(ctx)
+	if d := n.cfg.drainTimeout(); d > 0 {
+		var cancel context.CancelFunc
+		drain, cancel = context.WithTimeout(drain, d)
+		defer cancel()
+	}
+	// Handlers that outlast the time to drain are cut off, which is no failure of
+	// serving.
+	_ = n.Shutdown(drain)
+	<-failed
+	return nil
+}
+
+// Handler returns an [http.Handler] that upgrades requests of an existing HTTP
+// server to connections of the node. The server should not limit the time of its
+// handlers; [Node.Shutdown] ends the connections.
+func (n *Node) Handler() http.Handler { return n.server }
+
+// accept takes an upgraded connection. It must not block.
+func (n *Node) accept(c *engine.Conn) {
+	r := c.Request()
+	hint := mux.Hint{QueryID: r.Query.Get(queryID), HeaderID: r.Header.Get(headerID), Netron: r.Header.Get(headerVersion) != ""}
+	if hint.QueryID == "" {
+		// TypeScript connectors append ?id= even to a URL that has a query.
+		_, hint.QueryID, _ = strings.Cut(r.RawQuery, "?"+queryID+"=")
+	}
+	p := n.endpoint.NewPeer(false)
+	s := n.endpoint.Bind(p, c, hint)
+	c.Start(s)
+	s.Begin()
+}
+
+// Shutdown stops accepting, refuses new requests, waits until the running ones
+// have been answered or ctx ends, and then ends all connections of the node with
+// close code 1001. It returns ctx.Err() if requests were cut off. Further calls
+// wait for the first one.
+func (n *Node) Shutdown(ctx context.Context) error {
+	n.stop()
+	err := n.endpoint.Drain(ctx)
+	if err == nil {
+		err = n.sayGoodbye(ctx)
+	}
+	return errors.Join(err, n.Close())
+}
+
+// stop refuses new connections, both ways.
+func (n *Node) stop() {
+	n.mu.Lock()
+	n.closing = true
+	ln := n.listener
+	n.mu.Unlock()
+	n.server.StopAccepting()
+	if ln != nil {
+		_ = ln.Close() // it may never have been served
+	}
+}
+
+// sayGoodbye closes all connections in an orderly way and waits for their ends.
+func (n *Node) sayGoodbye(ctx context.Context) error {
+	conns := n.conns()
+	for _, c := range conns {
+		c.CloseWith(engine.CloseGoingAway, "shutting down")
+	}
+	for _, c := range conns {
+		select {
+		case <-c.Done():
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// conns returns all connections.
+func (n *Node) conns() []*engine.Conn {
+	conns := n.server.Conns()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for c := range n.dialled {
+		conns = append(conns, c)
+	}
+	return conns
+}
+
+// Close ends the node now: connections are cut off, pending calls fail, and the
+// contexts of handlers end. It returns when all goroutines of the node have
+// ended, waiting at most 10 seconds for handlers that ignore their context. It
+// must not be called from a handler. Further calls wait for the first one.
+func (n *Node) Close() error {
+	n.stop()
+	var err error
+	n.endOnce.Do(func() {
+		n.cancel(ErrClosed)
+		_ = n.server.Close() // always nil
+		n.wg.Wait()
+		for _, c := range n.conns() {
+			_ = c.Close() // always nil
+		}
+		err = n.endpoint.Close()
+		close(n.ended)
+	})
+	<-n.ended
+	return err
+}
+
+// Done is closed when the node has ended.
+func (n *Node) Done() <-chan struct{} { return n.ended }
