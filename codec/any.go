@@ -14,25 +14,26 @@ const (
 	costBoxedString = 16
 	costBoxedNumber = 8
 	costMap         = 48 // the map itself
-	costSlotByte    = 1  // control byte of a slot
-	slotsOfGroup    = 8  // slots are allocated eight at a time
+	costTable       = 80 // what a map of several groups of slots has besides them
+	slotsOfGroup    = 8
 )
 
-// costOfMap returns what a Go map of n entries of that size costs. Above one
-// group of slots, seven of eight slots are filled at most and their number is a
-// power of two, so half of them may be empty.
+// costOfMap returns what a Go map of n entries of that size costs. Slots come in
+// groups of eight with eight bytes of control. Above one group, seven of eight
+// slots are filled at most and their number is a power of two; the allocator
+// rounds up by an eighth at most.
 func costOfMap(n, entry int) int {
-	slots := 0
 	switch {
-	case n > slotsOfGroup:
-		slots = 2 * slotsOfGroup
-		for slots/8*7 < n {
-			slots *= 2
-		}
-	case n > 0:
-		slots = slotsOfGroup
+	case n == 0:
+		return costMap
+	case n <= slotsOfGroup:
+		return costMap + slotsOfGroup*(entry+1)
 	}
-	return costMap + slots*(entry+costSlotByte)
+	slots := 2 * slotsOfGroup
+	for slots/8*7 < n {
+		slots *= 2
+	}
+	return costMap + costTable + slots*(entry+1)/8*9
 }
 
 // maxExactInt is where [Decoder.Any] stops taking whole floats for integers.

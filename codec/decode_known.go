@@ -159,13 +159,16 @@ func (d *Decoder) unmarshaler(v Unmarshaler) error {
 		return err
 	}
 	c.src = d.src[:d.pos]
+	if err := c.enter(); err != nil { // its type may be recursive
+		return err
+	}
 	if err := v.DecodeNetron(c); err != nil {
 		if _, ok := err.(*DecodeError); ok {
 			return err
 		}
 		return &DecodeError{Offset: start, Msg: err.Error(), Err: err}
 	}
-	if c.pos != d.pos || c.depth != d.depth {
+	if c.pos != d.pos || c.depth != d.depth+1 {
 		return d.failAt(start, ErrMalformed, "an Unmarshaler did not read exactly one value")
 	}
 	d.budget = c.budget

@@ -139,19 +139,20 @@ func (d *Decoder) readMeta() (m Meta, err error) {
 	if err != nil {
 		return m, err
 	}
-	for range c.n {
+	for left := c.n; left > 0; left-- {
 		name, err := d.key()
 		if err != nil {
 			return m, err
 		}
-		if err := d.readMetaMember(&m, name); err != nil {
+		if err := d.readMetaMember(&m, name, left); err != nil {
 			return m, atName(err, name)
 		}
 	}
 	return m, d.leaveContainer(c)
 }
 
-func (d *Decoder) readMetaMember(m *Meta, name string) (err error) {
+// readMetaMember reads one of the members left.
+func (d *Decoder) readMetaMember(m *Meta, name string, left int) (err error) {
 	switch name {
 	case "name":
 		m.Name, err = d.text()
@@ -160,28 +161,23 @@ func (d *Decoder) readMetaMember(m *Meta, name string) (err error) {
 		m.Version, err = d.text()
 		return err
 	case "properties":
-		m.Properties = nil
-		return d.eachMember(func(name string) error {
-			if err := d.spend(2 * costProperty); err != nil { // append may double
-				return err
-			}
+		return d.eachMember(func(n int) { m.Properties = make([]Property, 0, n) }, costProperty, func(name string) error {
 			p, err := d.readProperty(name)
 			m.Properties = append(m.Properties, p)
 			return err
 		})
 	case "methods":
-		m.Methods = nil
-		return d.eachMember(func(name string) error {
-			if err := d.spend(2 * costMethod); err != nil {
-				return err
-			}
+		return d.eachMember(func(n int) { m.Methods = make([]Method, 0, n) }, costMethod, func(name string) error {
 			f, err := d.readMethod(name)
 			m.Methods = append(m.Methods, f)
 			return err
 		})
 	}
-	if err := d.spend(2 * costField); err != nil {
-		return err
+	if m.Extra == nil {
+		if err := d.spendEach(left, costField); err != nil {
+			return err
+		}
+		m.Extra = make(Fields, 0, left)
 	}
 	var v any
 	if d.PeekKind() == KindUndefined {
@@ -193,9 +189,10 @@ func (d *Decoder) readMetaMember(m *Meta, name string) (err error) {
 	return err
 }
 
-// eachMember calls f at the value of each member of a map, and skips whatever is
-// no map.
-func (d *Decoder) eachMember(f func(name string) error) error {
+// eachMember calls each at the value of every member of a map, and skips whatever
+// is no map. Before, it takes the cost of all members from the budget and calls
+// reserve, if there is one, with their number.
+func (d *Decoder) eachMember(reserve func(n int), cost int, each func(name string) error) error {
 	if k := d.PeekKind(); k != KindMap && k != KindMapExt {
 		return d.Skip()
 	}
@@ -203,12 +200,18 @@ func (d *Decoder) eachMember(f func(name string) error) error {
 	if err != nil {
 		return err
 	}
+	if err := d.spendEach(c.n, cost); err != nil {
+		return err
+	}
+	if reserve != nil {
+		reserve(c.n)
+	}
 	for range c.n {
 		name, err := d.key()
 		if err != nil {
 			return err
 		}
-		if err := f(name); err != nil {
+		if err := each(name); err != nil {
 			return atName(err, name)
 		}
 	}
@@ -217,7 +220,7 @@ func (d *Decoder) eachMember(f func(name string) error) error {
 
 func (d *Decoder) readProperty(name string) (Property, error) {
 	p := Property{Name: name}
-	err := d.eachMember(func(member string) (err error) {
+	err := d.eachMember(nil, 0, func(member string) (err error) {
 		switch {
 		case member == "type":
 			p.Type, err = d.text()
@@ -233,7 +236,7 @@ func (d *Decoder) readProperty(name string) (Property, error) {
 
 func (d *Decoder) readMethod(name string) (Method, error) {
 	m := Method{Name: name}
-	err := d.eachMember(func(member string) (err error) {
+	err := d.eachMember(nil, 0, func(member string) (err error) {
 		switch {
 		case member == "type":
 			m.Type, err = d.text()
@@ -270,7 +273,7 @@ func (d *Decoder) readArgument() (a Argument, err error) {
 		return a, err
 	}
 	a.Indexed = true
-	err = d.eachMember(func(member string) (err error) {
+	err = d.eachMember(nil, 0, func(member string) (err error) {
 		switch member {
 		case "type":
 			a.Type, err = d.text()

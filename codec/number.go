@@ -259,11 +259,20 @@ func (d *Decoder) uintOf(bits int) (uint64, error) {
 	return 0, d.failAt(start, ErrRange, n.String()+" overflows uint"+strconv.Itoa(bits))
 }
 
+// What a big.Int costs, and what a float64 costs on its way into one, in bytes.
+const (
+	costBigInt   = 96
+	costBigFloat = 512
+)
+
 // BigInt reads an integer of any size and form into a new big.Int.
 func (d *Decoder) BigInt() (*big.Int, error) {
 	start := d.pos
 	n, err := d.readNumber()
 	if err != nil {
+		return nil, err
+	}
+	if err := d.spend(costBigInt); err != nil {
 		return nil, err
 	}
 	switch w := n.whole(); w.kind {
@@ -277,7 +286,7 @@ func (d *Decoder) BigInt() (*big.Int, error) {
 	if math.IsInf(n.f, 0) || math.Trunc(n.f) != n.f {
 		return nil, d.failAt(start, ErrRange, n.String()+" is not an integer")
 	}
-	if err := d.spend(128); err != nil {
+	if err := d.spend(costBigFloat); err != nil {
 		return nil, err
 	}
 	b, _ := big.NewFloat(n.f).Int(nil)
@@ -305,7 +314,7 @@ func (d *Decoder) readBigInt() (*big.Int, error) {
 	if len(digits) > d.digits {
 		return nil, d.failAt(start, ErrLimit, "BigInt of more than "+strconv.Itoa(d.digits)+" digits")
 	}
-	if err := d.spend(48 + len(digits)/2); err != nil {
+	if err := d.spend(costBigInt + len(digits)); err != nil {
 		return nil, err
 	}
 	for _, c := range digits {
