@@ -1,0 +1,39 @@
+package bench
+
+import "fmt"
+
+// Result is what a run measured. Times are in microseconds, MB are 10^6 bytes.
+type Result struct {
+	Workload  string  `json:"workload"`
+	Conns     int     `json:"conns"`
+	Inflight  int     `json:"inflight"`
+	Payload   int     `json:"payload"`
+	OpsPerS   float64 `json:"ops_per_s"`
+	MBPerS    float64 `json:"mb_per_s"`
+	P50us     float64 `json:"p50_us"`
+	P99us     float64 `json:"p99_us"`
+	P999us    float64 `json:"p999_us"`
+	ClientCPU float64 `json:"client_cpu_s_per_mop"` // seconds of CPU per million operations
+	ServerCPU float64 `json:"server_cpu_s_per_mop"` // likewise, 0 if not measured
+	AllocsPer float64 `json:"allocs_per_op"`        // of the client
+	SrvRSSMB  float64 `json:"srv_rss_mb"`           // 0 if not measured
+}
+
+// String returns the result on one line.
+func (r *Result) String() string {
+	s := fmt.Sprintf("%s: %d conns x %d in flight", r.Workload, r.Conns, r.Inflight)
+	if r.Payload > 0 {
+		s += fmt.Sprintf(", %d bytes", r.Payload)
+	}
+	return fmt.Sprintf("%s: %s/s, p50 %.0f us, p99 %.0f us, p99.9 %.0f us, CPU s per million: client %.2f, server %.2f, %.1f allocs/op, server RSS %.0f MB",
+		s, Count(r.OpsPerS), r.P50us, r.P99us, r.P999us, r.ClientCPU, r.ServerCPU, r.AllocsPer, r.SrvRSSMB)
+}
+
+// Count formats a number of operations for people: 1,234,567.
+func Count(n float64) string {
+	s := fmt.Sprintf("%.0f", n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}

@@ -1,0 +1,218 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/d-e-v-grid/netron/bench"
+)
+
+// runBench runs one workload, or all of them in a table.
+func runBench(ctx context.Context, e *env, args []string) error {
+	flags := newFlags(e, "bench", "[rpc] [flags]")
+	addr := flags.String("addr", "", "`URL` of a server started with netron serve --bench; default: a process of its own")
+	conns := flags.Int("conns", 1, "connections")
+	inflight := flags.Int("inflight", 64, "calls in flight on each connection")
+	payload := flags.Int("payload", 0, "bytes echoed by each call; 0 calls add(a, b)")
+	rate := flags.Float64("rate", 0, "calls per second in all, on schedule; 0: each call starts when the last one ends")
+	duration := flags.Duration("duration", 3*time.Second, "measured time, after a warm-up of a fifth of it")
+	typed := flags.Bool("typed", false, "use rpc.Method and rpc.Handle in place of a struct of funcs and Expose")
+	asJSON := flags.Bool("json", false, "print one JSON object for each run")
+	pingPong := flags.Bool("serve-ping-pong", false, "run the raw TCP echo server of the comparison")
+	if err := parse(flags, args); err != nil {
+		return err
+	}
+	if *pingPong {
+		return servePingPong(ctx, e)
+	}
+	run := bench.RPC{URL: *addr, Conns: *conns, Inflight: *inflight, Payload: *payload, Rate: *rate, Duration: *duration, Typed: *typed}
+	switch {
+	case flags.NArg() == 0:
+		return benchTable(ctx, e, *duration, *asJSON)
+	case flags.NArg() > 1 || flags.Arg(0) != "rpc":
+		return usagef("unknown workload %q, want rpc", strings.Join(flags.Args(), " "))
+	}
+	result, err := benchRPC(ctx, run)
+	if err != nil {
+		return err
+	}
+	return printResult(e, result, *asJSON)
+}
+
+func printResult(e *env, r *bench.Result, asJSON bool) error {
+	if asJSON {
+		return json.NewEncoder(e.stdout).Encode(r)
+	}
+	_, err := fmt.Fprintln(e.stdout, r)
+	return err
+}
+
+// benchRPC runs calls against a server process of its own, unless the run names
+// a server.
+func benchRPC(ctx context.Context, run bench.RPC) (*bench.Result, error) {
+	if run.URL != "" {
+		return run.Run(ctx)
+	}
+	server, err := startServer(ctx, "serve", "--bench", "--listen", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	defer server.stop()
+	run.URL, run.Pid = server.addr, server.cmd.Process.Pid
+	return run.Run(ctx)
+}
+
+// row is a line of the table: a workload with what was promised and what is aimed
+// at.
+type row struct {
+	name          string
+	run           func(context.Context) (*bench.Result, error)
+	promised, aim float64 // operations per second
+	maxP99        float64 // microseconds promised
+}
+
+// benchTable runs all workloads and prints a line each. It fails if a promised
+// figure is missed.
+func benchTable(ctx context.Context, e *env, d time.Duration, asJSON bool) error {
+	rpcRow := func(name string, r bench.RPC, promised, aim float64) row {
+		r.Duration = d
+		return row{name, func(ctx context.Context) (*bench.Result, error) { return benchRPC(ctx, r) }, promised, aim, 2000}
+	}
+	rows := []row{
+		rpcRow("rpc, 1 connection, 64 in flight", bench.RPC{Inflight: 64}, 50_000, 500_000),
+		rpcRow("  with rpc.Method and rpc.Handle", bench.RPC{Inflight: 64, Typed: true}, 50_000, 500_000),
+		rpcRow("rpc, 1 connection, 256 in flight", bench.RPC{Inflight: 256}, 50_000, 900_000),
+		rpcRow("  with rpc.Method and rpc.Handle", bench.RPC{Inflight: 256, Typed: true}, 50_000, 900_000),
+		rpcRow("rpc, 8 connections, 64 in flight", bench.RPC{Conns: 8, Inflight: 64}, 0, 800_000),
+		rpcRow("rpc, echo of 1 KiB, 64 in flight", bench.RPC{Inflight: 64, Payload: 1024}, 0, 400_000),
+		{"ping-pong over plain TCP", func(ctx context.Context) (*bench.Result, error) { return benchPingPong(ctx, d) }, 0, 0, 0},
+		rpcRow("rpc, 1 connection, 1 in flight", bench.RPC{Inflight: 1}, 0, 0),
+	}
+	const columns = "%-34s %11s %11s %11s %8s %8s %10s  %s\n"
+	if !asJSON {
+		fmt.Fprintf(e.stdout, columns, "workload", "promised/s", "aimed at/s", "measured/s", "p50 us", "p99 us", "allocs/op", "verdict")
+	}
+	var missed []string
+	raw := 0.0
+	for _, row := range rows {
+		result, err := row.run(ctx)
+		if err != nil {
+			return fmt.Errorf("%s: %w", strings.TrimSpace(row.name), err)
+		}
+		switch {
+		case result.Workload == "ping-pong":
+			raw = result.OpsPerS
+		case row.aim == 0:
+			row.aim = 0.9 * raw // of the row before
+		}
+		if asJSON {
+			if err := printResult(e, result, true); err != nil {
+				return err
+			}
+			continue
+		}
+		verdict := row.verdict(result)
+		if verdict == verdictMissed {
+			missed = append(missed, strings.TrimSpace(row.name))
+		}
+		fmt.Fprintf(e.stdout, columns, row.name, goal(row.promised), goal(row.aim), bench.Count(result.OpsPerS),
+			fmt.Sprintf("%.0f", result.P50us), fmt.Sprintf("%.0f", result.P99us), fmt.Sprintf("%.1f", result.AllocsPer), verdict)
+	}
+	if len(missed) > 0 {
+		return &goalError{"promised figure missed: " + strings.Join(missed, "; ")}
+	}
+	return nil
+}
+
+func goal(n float64) string {
+	if n == 0 {
+		return "-"
+	}
+	return bench.Count(n)
+}
+
+const verdictMissed = "MISSED the promise"
+
+// verdict compares a result with the figures of its row.
+func (r *row) verdict(result *bench.Result) string {
+	switch {
+	case r.aim == 0:
+		return "for comparison"
+	case result.OpsPerS < r.promised || (r.promised > 0 && result.P99us > r.maxP99):
+		return verdictMissed
+	}
+	s := fmt.Sprintf("%.0f%% of the aim", 100*result.OpsPerS/r.aim)
+	if r.promised > 0 {
+		s = fmt.Sprintf("%.1fx the promise, ", result.OpsPerS/r.promised) + s
+	}
+	return s
+}
+
+// serverProcess is a server in a process of its own.
+type serverProcess struct {
+	cmd  *exec.Cmd
+	addr string
+}
+
+// startServer starts this program with other arguments and waits for its address.
+func startServer(ctx context.Context, args ...string) (*serverProcess, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, self, args...)
+	cmd.Stderr = os.Stderr
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	s := &serverProcess{cmd: cmd}
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	addr, ok := strings.CutPrefix(strings.TrimSpace(line), "listening ")
+	if err != nil || !ok {
+		s.stop()
+		return nil, fmt.Errorf("the server process did not start: %q, %w", line, err)
+	}
+	s.addr = addr
+	return s, nil
+}
+
+// stop ends the process and waits for it.
+func (s *serverProcess) stop() {
+	_ = s.cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself
+	t := time.AfterFunc(5*time.Second, func() { _ = s.cmd.Process.Kill() })
+	defer t.Stop()
+	_ = s.cmd.Wait() // how it ended does not matter any more
+}
+
+// servePingPong is the other process of benchPingPong.
+func servePingPong(ctx context.Context, e *env) error {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = ln.Close() })
+	defer stop()
+	fmt.Fprintf(e.stdout, "listening %s\n", ln.Addr())
+	return bench.EchoTCP(ln)
+}
+
+func benchPingPong(ctx context.Context, d time.Duration) (*bench.Result, error) {
+	server, err := startServer(ctx, "bench", "--serve-ping-pong")
+	if err != nil {
+		return nil, err
+	}
+	defer server.stop()
+	return bench.PingPong(ctx, server.addr, d)
+}

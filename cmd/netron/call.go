@@ -1,0 +1,191 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"math"
+	"math/big"
+	"strings"
+	"time"
+
+	"github.com/d-e-v-grid/netron"
+	"github.com/d-e-v-grid/netron/codec"
+)
+
+// runCall calls one method and prints its result as JSON.
+func runCall(ctx context.Context, e *env, args []string) error {
+	flags := newFlags(e, "call", "[flags] URL SERVICE METHOD [ARG...]")
+	timeout := flags.Duration("timeout", 5*time.Second, "time limit for connecting and for the call")
+	header := flags.StringArray("header", nil, "`NAME: VALUE` of a header of the upgrade request; may be repeated")
+	task := flags.Bool("task", false, "run the task METHOD instead; SERVICE is left out")
+	flags.SetInterspersed(false) // so that -1 is an argument
+	if err := parse(flags, args); err != nil {
+		return err
+	}
+	rest := flags.Args()
+	need := 3
+	if *task {
+		need = 2
+	}
+	if len(rest) < need {
+		return usagef("want URL SERVICE METHOD [ARG...], got %d arguments", len(rest))
+	}
+	values, err := parseArguments(rest[need:])
+	if err != nil {
+		return err
+	}
+	var opts []netron.DialOption
+	for _, h := range *header {
+		name, value, ok := strings.Cut(h, ":")
+		if !ok {
+			return usagef("header %q has no colon", h)
+		}
+		opts = append(opts, netron.DialHeader(strings.TrimSpace(name), strings.TrimSpace(value)))
+	}
+
+	ctx, cancel := context.WithTimeout(ctx, *timeout)
+	defer cancel()
+	node, err := netron.New(netron.Config{ConnectTimeout: -1})
+	if err != nil {
+		return err
+	}
+	defer node.Close()
+	peer, err := node.Dial(ctx, rest[0], opts...)
+	if err != nil {
+		return err
+	}
+	var result any
+	if *task {
+		err = peer.RunTask(ctx, rest[1], &result, values...)
+	} else {
+		var stub *netron.Stub
+		if stub, err = peer.Service(ctx, rest[1]); err == nil {
+			err = stub.Call(ctx, rest[2], &result, values...)
+		}
+	}
+	if err != nil {
+		return describe(err)
+	}
+	out, err := json.Marshal(toJSON(result))
+	if err != nil {
+		return fmt.Errorf("result: %w", err)
+	}
+	fmt.Fprintf(e.stdout, "%s\n", out)
+	return peer.Close()
+}
+
+// describe adds the details and fields of a remote error to its text.
+func describe(err error) error {
+	e, ok := err.(*netron.Error) //nolint:errorlint // nothing wraps it here
+	if !ok || (e.Details == nil && e.Fields == nil) {
+		return err
+	}
+	more := map[string]any{}
+	for name, v := range e.Fields {
+		more[name] = toJSON(v)
+	}
+	if e.Details != nil {
+		more["details"] = toJSON(e.Details)
+	}
+	text, marshalErr := json.Marshal(more)
+	if marshalErr != nil {
+		return err
+	}
+	return fmt.Errorf("%w %s", err, text)
+}
+
+// parseArguments reads arguments as JSON. Whole numbers stay whole, whatever
+// their size.
+func parseArguments(args []string) ([]any, error) {
+	values := make([]any, len(args))
+	for i, arg := range args {
+		d := json.NewDecoder(strings.NewReader(arg))
+		d.UseNumber()
+		var v any
+		err := d.Decode(&v)
+		if err == nil && d.More() {
+			err = fmt.Errorf("more than one value")
+		}
+		if err != nil {
+			return nil, usagef("argument %d, %s: %v (arguments are JSON: a string needs its quotes, '\"text\"')", i+1, arg, err)
+		}
+		values[i] = fromJSON(v)
+	}
+	return values, nil
+}
+
+// fromJSON turns the numbers of a decoded JSON value into int64, *big.Int or
+// float64.
+func fromJSON(v any) any {
+	switch v := v.(type) {
+	case json.Number:
+		if n, err := v.Int64(); err == nil {
+			return n
+		}
+		if n, ok := new(big.Int).SetString(v.String(), 10); ok {
+			return n
+		}
+		f, _ := v.Float64() // out of range gives an infinity, as in JavaScript
+		return f
+	case []any:
+		for i := range v {
+			v[i] = fromJSON(v[i])
+		}
+	case map[string]any:
+		for k := range v {
+			v[k] = fromJSON(v[k])
+		}
+	}
+	return v
+}
+
+// toJSON turns a decoded value into one that encoding/json prints: binary data as
+// base64, a Map as pairs, a Set as a list, numbers that JSON does not have as
+// text.
+func toJSON(v any) any {
+	switch v := v.(type) {
+	case []byte:
+		return base64.StdEncoding.EncodeToString(v)
+	case float64:
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			return fmt.Sprint(v)
+		}
+	case []any:
+		return toJSONList(v)
+	case codec.Set:
+		return toJSONList(v)
+	case codec.Map:
+		pairs := make([]any, len(v))
+		for i, p := range v {
+			pairs[i] = []any{toJSON(p.Key), toJSON(p.Value)}
+		}
+		return pairs
+	case map[string]any:
+		m := make(map[string]any, len(v))
+		for k, member := range v {
+			m[k] = toJSON(member)
+		}
+		return m
+	case codec.RegExp:
+		return "/" + v.Source + "/" + v.Flags
+	case codec.Raw:
+		var inner any
+		if v.Unmarshal(&inner) == nil {
+			return toJSON(inner)
+		}
+		return base64.StdEncoding.EncodeToString(v)
+	case error:
+		return v.Error()
+	}
+	return v
+}
+
+func toJSONList(list []any) any {
+	out := make([]any, len(list))
+	for i, v := range list {
+		out[i] = toJSON(v)
+	}
+	return out
+}
