@@ -148,6 +148,7 @@ func (r *replay) open(n int) error {
 		link: newLink(r.ctx, nc, true, n, r.in), judge: newJudge(r.msgs, r.report.Allowed), asked: time.Now(),
 		requests: map[uint32]uint32{}, bad: map[uint32]bool{}, indexes: map[uint32]uint32{},
 	}
+	conn.tamper = r.o.tamper
 	r.conns[n] = conn
 	conn.learnOwnID(r.clientID(n), r.o.freshIDs)
 	if err := conn.requestUpgrade(r.c.upgrades[i], conn.judge.actual); err != nil {

@@ -118,7 +118,10 @@ func appendNumber(dst []byte, d Dialect, f float64) []byte {
 		mostUint, leastInt32 = math.MaxInt32, wrongInt32Bound+1
 	}
 	switch {
-	case f != math.Trunc(f) || f > mostUint || f < math.MinInt32: // NaN too
+	case math.IsNaN(f):
+		const quietNaN = 0x7ff8_0000_0000_0000
+		return binary.BigEndian.AppendUint64(append(dst, 0xcb), quietNaN)
+	case f != math.Trunc(f) || f > mostUint || f < math.MinInt32:
 		return binary.BigEndian.AppendUint64(append(dst, 0xcb), math.Float64bits(f))
 	case f >= 0x10000:
 		return binary.BigEndian.AppendUint32(append(dst, 0xce), uint32(f))

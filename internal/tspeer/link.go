@@ -117,12 +117,20 @@ type link struct {
 	in     *inbox
 	stop   func() bool
 	wg     sync.WaitGroup
+	// tamper, if set, replaces each message by what it returns: the way tests misbehave.
+	tamper func(f frame) []frame
 
 	mu      sync.Mutex
 	out     [][]byte
 	last    bool          // nothing more will be queued
 	outWake chan struct{} // holds a token while out or last may have changed
 	written chan struct{} // closed when the writer ends
+}
+
+// frame is one message to send.
+type frame struct {
+	text bool
+	data []byte
 }
 
 // newLink wraps nc, which is closed when ctx ends.
@@ -176,11 +184,17 @@ func (l *link) wakeWriter() {
 
 // send queues one message.
 func (l *link) send(text bool, p []byte) {
-	op := ws.OpBinary
-	if text {
-		op = ws.OpText
+	frames := []frame{{text, p}}
+	if l.tamper != nil {
+		frames = l.tamper(frames[0])
 	}
-	l.queue(op, p)
+	for _, f := range frames {
+		op := ws.OpBinary
+		if f.text {
+			op = ws.OpText
+		}
+		l.queue(op, f.data)
+	}
 }
 
 // sendClose queues a close frame.
@@ -197,13 +211,13 @@ func (l *link) queue(op ws.OpCode, p []byte) {
 	if l.client {
 		_, _ = rand.Read(h.Mask[:])
 	}
-	frame := append(appendFrameHeader(make([]byte, 0, ws.MaxHeaderSize+len(p)), h), p...)
+	out := append(appendFrameHeader(make([]byte, 0, ws.MaxHeaderSize+len(p)), h), p...)
 	if l.client {
-		ws.Cipher(frame[len(frame)-len(p):], h.Mask, 0)
+		ws.Cipher(out[len(out)-len(p):], h.Mask, 0)
 	}
 	l.mu.Lock()
 	if !l.last {
-		l.out = append(l.out, frame)
+		l.out = append(l.out, out)
 	}
 	l.mu.Unlock()
 	l.wakeWriter()
@@ -235,20 +249,20 @@ func (l *link) write() {
 	defer close(l.written)
 	for {
 		l.mu.Lock()
-		var frame []byte
+		var next []byte
 		if len(l.out) > 0 {
-			frame = l.out[0]
+			next = l.out[0]
 		}
 		last := l.last
 		l.mu.Unlock()
-		if frame == nil {
+		if next == nil {
 			if last {
 				return
 			}
 			<-l.outWake
 			continue
 		}
-		_, err := l.nc.Write(frame)
+		_, err := l.nc.Write(next)
 		l.mu.Lock()
 		l.out = l.out[1:]
 		if err != nil {
@@ -263,7 +277,7 @@ func (l *link) read() {
 	var fragments []byte
 	var text, open bool
 	for {
-		h, payload, err := l.frame()
+		h, payload, err := l.readFrame()
 		if err != nil {
 			l.in.put(arrival{conn: l.conn, err: err})
 			return
@@ -304,8 +318,8 @@ func (l *link) read() {
 	}
 }
 
-// frame reads one frame and checks what RFC 6455 section 5 asks of it.
-func (l *link) frame() (ws.Header, []byte, error) {
+// readFrame reads one frame and checks what RFC 6455 section 5 asks of it.
+func (l *link) readFrame() (ws.Header, []byte, error) {
 	h, err := ws.ReadHeader(l.r)
 	if err != nil {
 		if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe) {

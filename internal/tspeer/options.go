@@ -15,6 +15,10 @@ type options struct {
 	asRecorded bool
 	freshIDs   bool
 	patience   time.Duration
+
+	serviceEvents bool                  // 0.6 only
+	tamper        func(f frame) []frame // for tests
+	amended       bool                  // a server that does as a right one would, for tests
 }
 
 func newOptions(opts []Option) options {
@@ -44,6 +48,8 @@ type Report struct {
 	Extra int
 	// Allowed counts the differences from the recording, by the name of the Tolerance, and amended answers under "amendment".
 	Allowed map[string]int
+	// Requests lists what a dialler asked a played 0.6 server for, in order, as "CALL add".
+	Requests []string
 }
 
 // String renders the report in one line.

@@ -17,16 +17,22 @@ import (
 // the dialler has closed all connections.
 //
 // The error is nil or says what a TypeScript server would not have understood, or which recorded request did not come; it wraps a *Violation
-// unless ctx ended or accept failed. Definitions, subscriptions and the release of references need not be asked for.
+// unless ctx ended or accept failed. Core tasks and requests that the original refused need not come.
 func (c *Conversation) ServeRecorded(ctx context.Context, accept Endpoints, opts ...Option) (*Report, error) {
 	msgs, err := c.Messages()
 	if err != nil {
 		return nil, err
 	}
+	o := newOptions(opts)
+	if o.amended {
+		if msgs, err = c.amend(msgs); err != nil {
+			return nil, err
+		}
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	s := &server{
-		c: c, o: newOptions(opts), ctx: ctx, cancel: cancel, msgs: msgs, scripts: scripts(msgs), conns: map[int]*serverConn{},
+		c: c, o: o, ctx: ctx, cancel: cancel, msgs: msgs, scripts: scripts(msgs), conns: map[int]*serverConn{},
 		report: &Report{Allowed: map[string]int{}}, services: map[string]string{}, answers: map[[2]uint32]*expected{}, bad: map[int]bool{},
 	}
 	s.learnServices()
@@ -124,6 +130,7 @@ func (s *server) serve(accept Endpoints) {
 		conn := &serverConn{
 			link: newLink(s.ctx, nc, false, u.Conn, newInbox()), judge: newJudge(s.msgs, s.report.Allowed), streams: map[uint32]*upload{},
 		}
+		conn.tamper = s.o.tamper
 		handlers.Go(func() {
 			defer conn.close()
 			if err := s.converse(conn); err != nil {
@@ -149,11 +156,22 @@ func (s *server) checkComplete() {
 	}
 	for _, sc := range s.scripts {
 		p := s.msgs[sc.i].Packet
-		if !sc.matched && (s.o.asRecorded || !isCoreTask(p) && p.Type != TypePing) {
+		if !sc.matched && (s.o.asRecorded || !isCoreTask(p) && p.Type != TypePing && !s.refused(sc)) {
 			s.fail(violation(RuleMissing, "%v", &s.msgs[sc.i]))
 			return
 		}
 	}
+}
+
+// refused reports whether the original's server refused the request. A dialler that knows the definition need not make such a one.
+func (s *server) refused(sc *script) bool {
+	for _, st := range sc.steps {
+		p := s.msgs[st.i].Packet
+		if _, ok := p.Payload.(*TitanError); ok && st.kind == stepSend && p.isResponse() {
+			return true
+		}
+	}
+	return false
 }
 
 // hello returns the recorded handshake message of one side of a connection.

@@ -189,6 +189,8 @@ func showTo(b *strings.Builder, v any) {
 		b.WriteString("null")
 	case Undefined:
 		b.WriteString("undefined")
+	case bool:
+		fmt.Fprint(b, v)
 	case float64:
 		if v == math.Trunc(v) && math.Abs(v) < 1<<53 {
 			fmt.Fprintf(b, "%d", int64(v))
