@@ -110,11 +110,7 @@ func appendAny(dst []byte, v any, depth int) ([]byte, error) {
 	case map[string]any:
 		return appendMap(dst, v, depth)
 	case []string:
-		dst = AppendArrayHeader(dst, len(v))
-		for _, s := range v {
-			dst = AppendString(dst, s)
-		}
-		return dst, nil
+		return appendStrings(dst, v), nil
 	case []int:
 		dst = AppendArrayHeader(dst, len(v))
 		for _, i := range v {
@@ -122,11 +118,7 @@ func appendAny(dst []byte, v any, depth int) ([]byte, error) {
 		}
 		return dst, nil
 	case []float64:
-		dst = AppendArrayHeader(dst, len(v))
-		for _, f := range v {
-			dst = AppendFloat(dst, f)
-		}
-		return dst, nil
+		return appendFloats(dst, v), nil
 	case Fields:
 		return v.append(dst, depth)
 	case Map:
@@ -166,6 +158,22 @@ func appendAny(dst []byte, v any, depth int) ([]byte, error) {
 	// What implements an interface and everything else depends on the type alone.
 	rv := reflect.ValueOf(v)
 	return appendPlan(dst, planOf(rv.Type()), rv, depth)
+}
+
+func appendStrings(dst []byte, s []string) []byte {
+	dst = AppendArrayHeader(dst, len(s))
+	for _, v := range s {
+		dst = AppendString(dst, v)
+	}
+	return dst
+}
+
+func appendFloats(dst []byte, s []float64) []byte {
+	dst = AppendArrayHeader(dst, len(s))
+	for _, v := range s {
+		dst = AppendFloat(dst, v)
+	}
+	return dst
 }
 
 func appendSlice(dst []byte, s []any, depth int) ([]byte, error) {
@@ -296,6 +304,14 @@ func appendKnown(dst []byte, rv reflect.Value, depth int) ([]byte, error) {
 		switch v := rv.Addr().Interface().(type) {
 		case *time.Time:
 			return AppendTime(dst, *v)
+		case *[]string:
+			return appendStrings(dst, *v), nil
+		case *[]float64:
+			return appendFloats(dst, *v), nil
+		case *[]any:
+			return appendSlice(dst, *v, depth)
+		case *map[string]any:
+			return appendMap(dst, *v, depth)
 		case *big.Int:
 			return AppendBigInt(dst, v), nil
 		case *BigInt:

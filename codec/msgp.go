@@ -1,6 +1,8 @@
 package codec
 
 import (
+	"encoding/binary"
+	"math"
 	"math/big"
 	"time"
 
@@ -43,6 +45,14 @@ func (f Float) MarshalMsg(b []byte) ([]byte, error) { return AppendFloat(b, floa
 
 // UnmarshalMsg reads f from b like [Decoder.Float64] and returns the rest.
 func (f *Float) UnmarshalMsg(b []byte) ([]byte, error) {
+	if len(b) >= 9 && b[0] == codeFloat64 {
+		*f = Float(math.Float64frombits(binary.BigEndian.Uint64(b[1:])))
+		return b[9:], nil
+	}
+	if len(b) > 0 && b[0] <= 0x7f {
+		*f = Float(b[0])
+		return b[1:], nil
+	}
 	d := NewDecoder(b, Limits{})
 	v, err := d.Float64()
 	*f = Float(v)
@@ -63,6 +73,10 @@ func (i Int) MarshalMsg(b []byte) ([]byte, error) { return AppendInt(b, int64(i)
 
 // UnmarshalMsg reads i from b like [Decoder.Int64] and returns the rest.
 func (i *Int) UnmarshalMsg(b []byte) ([]byte, error) {
+	if len(b) > 0 && (b[0] <= 0x7f || b[0] >= 0xe0) {
+		*i = Int(int8(b[0]))
+		return b[1:], nil
+	}
 	d := NewDecoder(b, Limits{})
 	v, err := d.Int64()
 	*i = Int(v)
@@ -83,6 +97,10 @@ func (u Uint) MarshalMsg(b []byte) ([]byte, error) { return AppendUint(b, uint64
 
 // UnmarshalMsg reads u from b like [Decoder.Uint64] and returns the rest.
 func (u *Uint) UnmarshalMsg(b []byte) ([]byte, error) {
+	if len(b) > 0 && b[0] <= 0x7f {
+		*u = Uint(b[0])
+		return b[1:], nil
+	}
 	d := NewDecoder(b, Limits{})
 	v, err := d.Uint64()
 	*u = Uint(v)
