@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -110,6 +111,7 @@ func (d *Decoder) readError() (*Error, error) {
 			return nil, err
 		}
 	}
+	e.Name = e.name()
 	if b, err = d.fixed(2); err != nil {
 		return nil, err
 	}
@@ -223,17 +225,35 @@ func appendCause(dst []byte, cause error, depth int) ([]byte, error) {
 		if c == nil {
 			return AppendNil(dst), nil
 		}
-		return appendPlainCause(dst, c), nil
+		return appendPlainCause(dst, c, depth)
 	}
-	return appendPlainCause(dst, &Error{Message: cause.Error()}), nil
+	return appendPlainCause(dst, &Error{Message: cause.Error()}, depth)
 }
 
-func appendPlainCause(dst []byte, e *Error) []byte {
-	dst = append(dst, codeFixMap|4)
+// isPlainMember says whether the map of a plain cause has a member of that name
+// by itself.
+func isPlainMember(f Field) bool {
+	switch f.Name {
+	case errorTypeMember, "name", "message", "stack":
+		return true
+	}
+	return false
+}
+
+func appendPlainCause(dst []byte, e *Error, depth int) ([]byte, error) {
+	fields := e.Fields
+	if slices.ContainsFunc(fields, isPlainMember) {
+		fields = slices.DeleteFunc(slices.Clone(fields), isPlainMember)
+	}
+	dst, err := AppendMapHeader(dst, 4+len(fields))
+	if err != nil {
+		return dst, err
+	}
 	dst = AppendString(AppendString(dst, errorTypeMember), "Error")
 	dst = AppendString(AppendString(dst, "name"), e.name())
 	dst = AppendString(AppendString(dst, "message"), e.Message)
-	return appendStringOrUndefined(AppendString(dst, "stack"), e.Stack)
+	dst = appendStringOrUndefined(AppendString(dst, "stack"), e.Stack)
+	return fields.appendMembers(dst, depth)
 }
 
 const costTitanError = 288
@@ -329,13 +349,13 @@ func (d *Decoder) ErrorValue() (value, err error) {
 		if err != nil {
 			return nil, err
 		}
-		return &Error{Kind: KindOfError, Message: s}, nil
+		return &Error{Kind: KindOfError, Name: "Error", Message: s}, nil
 	}
 	v, err := d.Any()
 	if err != nil {
 		return nil, err
 	}
-	return &Error{Kind: KindOfError, Message: "error without a message", Fields: Fields{{"value", v}}}, nil
+	return &Error{Kind: KindOfError, Name: "Error", Message: "error without a message", Fields: Fields{{"value", v}}}, nil
 }
 
 func boxedError[T error](v T, err error) (error, error) {
@@ -365,6 +385,7 @@ func errorOfFields(f Fields) *Error {
 	if len(rest) > 0 {
 		e.Fields = rest
 	}
+	e.Name = e.name()
 	return e
 }
 

@@ -60,10 +60,10 @@ func TestErrorValue(t *testing.T) {
 	}{
 		{nil, nil, nil},
 		{codec.Undefined{}, nil, nil},
-		{"text", plain("", "text"), plain("", "text")},
+		{"text", plain("Error", "text"), plain("Error", "text")},
 		{codec.Fields{{"message", "m"}, {"name", "N"}, {"code", 5}, {"stack", nil}}, plain("N", "m", codec.Field{Name: "code", Value: int64(5)}), plain("N", "m", codec.Field{Name: "code", Value: int64(5)})},
-		{codec.Fields{{"message", 1}}, plain("", "", codec.Field{Name: "message", Value: int64(1)}), plain("", "", codec.Field{Name: "message", Value: int64(1)})},
-		{5, plain("", "error without a message", codec.Field{Name: "value", Value: int64(5)}), nil},
+		{codec.Fields{{"message", 1}}, plain("Error", "", codec.Field{Name: "message", Value: int64(1)}), plain("Error", "", codec.Field{Name: "message", Value: int64(1)})},
+		{5, plain("Error", "error without a message", codec.Field{Name: "value", Value: int64(5)}), nil},
 		{titan, titan, plain("TitanError", "gone", codec.Field{Name: "code", Value: int64(404)}, codec.Field{Name: "details", Value: titan.Details})},
 	} {
 		src := mustAppend(t, tt.src)
@@ -118,5 +118,25 @@ func TestTitanErrorCause(t *testing.T) {
 	}
 	if got.Unwrap() != got.Cause {
 		t.Errorf("Unwrap() = %v, want %v", got.Unwrap(), got.Cause)
+	}
+}
+
+// Found by fuzzing: the fields of a plain cause were lost, and an error without a
+// name came back with one.
+func TestPlainCauseKeepsFields(t *testing.T) {
+	in := &codec.TitanError{Name: "E", Cause: &codec.Error{
+		Kind: codec.KindOfError, Name: "C", Message: "m", Fields: codec.Fields{{"code", int64(5)}, {"name", "hidden"}},
+	}}
+	var got codec.TitanError
+	if err := codec.Unmarshal(mustAppend(t, in), &got); err != nil {
+		t.Fatal(err)
+	}
+	want := &codec.Error{Kind: codec.KindOfError, Name: "C", Message: "m", Fields: codec.Fields{{"code", int64(5)}}}
+	if diff := cmp.Diff(error(want), got.Cause); diff != "" {
+		t.Errorf("cause differs (-want +got):\n%s", diff)
+	}
+	var nameless codec.Error
+	if err := codec.Unmarshal(unhex(t, "c7097e0003a0c0a1780000"), &nameless); err != nil || nameless.Name != "TypeError" {
+		t.Errorf("Unmarshal(error without a name) = %+v, %v, want TypeError", nameless, err)
 	}
 }

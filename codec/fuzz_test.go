@@ -3,6 +3,7 @@ package codec_test
 import (
 	"bytes"
 	"math/big"
+	"slices"
 	"sort"
 	"testing"
 	"time"
@@ -74,6 +75,13 @@ func normal(v any) any {
 		if e.Cause != nil {
 			e.Cause = normal(e.Cause).(error)
 		}
+		if c, ok := e.Cause.(*codec.Error); ok {
+			// A cause goes out as a map, which has no kind and where these are members.
+			c.Kind = codec.KindOfError
+			c.Fields = slices.DeleteFunc(c.Fields, func(f codec.Field) bool {
+				return slices.Contains([]string{"name", "message", "stack", "__errorType"}, f.Name)
+			})
+		}
 		return &e
 	case *codec.Definition:
 		d := *v
@@ -93,12 +101,21 @@ func normalFields(f codec.Fields) codec.Fields {
 
 const fuzzBudget = 1 << 20
 
+// measured is allocated for one input in eight: measuring stops the world.
+func measured(src []byte, f func()) int {
+	if len(src)%8 != 0 {
+		f()
+		return 0
+	}
+	return allocated(f)
+}
+
 // checkAny decodes src into any, and if that works encodes and decodes again.
 func checkAny(t *testing.T, src []byte) {
 	before := bytes.Clone(src)
 	var v any
 	var err error
-	if n := allocated(func() { err = codec.UnmarshalLimits(src, &v, codec.Limits{DecodedBytes: fuzzBudget}) }); n > 2*fuzzBudget {
+	if n := measured(src, func() { err = codec.UnmarshalLimits(src, &v, codec.Limits{DecodedBytes: fuzzBudget}) }); n > 2*fuzzBudget {
 		t.Fatalf("Unmarshal(%x) allocates %d bytes", src, n)
 	}
 	if !bytes.Equal(before, src) {
@@ -158,7 +175,7 @@ func FuzzDecodeTyped(f *testing.F) {
 			new(codec.Fields), new(codec.Map), new(codec.Set), new(tree), new(list), new([3]float32), new(uint8), new(float32), new(*point),
 		} {
 			var err error
-			n := allocated(func() { err = codec.UnmarshalLimits(src, target, codec.Limits{DecodedBytes: fuzzBudget}) })
+			n := measured(src, func() { err = codec.UnmarshalLimits(src, target, codec.Limits{DecodedBytes: fuzzBudget}) })
 			if n > 2*fuzzBudget {
 				t.Fatalf("Unmarshal(%x, %T) allocates %d bytes", src, target, n)
 			}
