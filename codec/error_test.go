@@ -136,7 +136,7 @@ func TestPlainCauseKeepsFields(t *testing.T) {
 		t.Errorf("cause differs (-want +got):\n%s", diff)
 	}
 	var nameless codec.Error
-	if err := codec.Unmarshal(unhex(t, "c7097e0003a0c0a1780000"), &nameless); err != nil || nameless.Name != "TypeError" {
+	if err := codec.Unmarshal(unhex(t, "d77e0003a0c0a1780000"), &nameless); err != nil || nameless.Name != "TypeError" {
 		t.Errorf("Unmarshal(error without a name) = %+v, %v, want TypeError", nameless, err)
 	}
 }
