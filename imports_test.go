@@ -69,7 +69,7 @@ var layers = map[string]layer{
 	"bench":         {own: []string{anything}, deps: []string{anything}},
 	"fuzz":          {own: []string{anything}},
 	"cmd/netron": {
-		own:  []string{"", "internal/demo", "bench", "discover"},
+		own:  []string{"", "internal/demo", "bench", "discover", "codec", "engine"}, // codec to print values, engine to serve --echo
 		deps: []string{"github.com/spf13/pflag", "github.com/HdrHistogram/hdrhistogram-go"},
 	},
 }
@@ -162,7 +162,7 @@ func TestImportRules(t *testing.T) {
 		{"engine", "github.com/google/go-cmp/cmp", true, true},
 		{"engine", "github.com/stretchr/testify/require", true, false},
 		{"cmd/netron", modulePath, false, true},
-		{"cmd/netron", modulePath + "/engine", false, false},
+		{"cmd/netron", modulePath + "/mux", false, false},
 		{"bench", modulePath + "/engine", false, true},
 		{"pubsub", modulePath + "/rpc", false, false},
 		{"rpc", modulePath + "/pubsub", false, false},

@@ -54,6 +54,10 @@ type Config struct {
 	Overloaded []byte
 	Draining   []byte
 
+	// ValidPing reports whether the payload of a PING packet may be sent back: a
+	// value, and nothing behind it. Others are dropped as malformed. Nil takes all.
+	ValidPing func(payload []byte) bool
+
 	// Context is the parent of the session's context. Nil means
 	// [context.Background].
 	Context context.Context //nolint:containedctx // the documented lifetime of all sessions of a node

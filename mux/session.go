@@ -349,6 +349,10 @@ func (s *Session) requestDone() {
 // pong answers a PING packet. It is dropped when the queue is full: the sender
 // has other ways to learn that the connection lives.
 func (s *Session) pong(pkt wire.Packet) {
+	if s.cfg.ValidPing != nil && !s.cfg.ValidPing(pkt.Payload) {
+		s.stats.malformed.Add(1)
+		return
+	}
 	packet := newPacket(len(pkt.Payload))
 	packet.B = append(packet.B, pkt.Payload...)
 	wire.PutHeader(packet.B, pkt.ID, wire.Response(wire.TypePing, false))

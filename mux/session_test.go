@@ -230,6 +230,21 @@ func TestPacketsThatAreDropped(t *testing.T) {
 	})
 }
 
+func TestPing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tc := newTestConn(t, Config{Connector: true, ValidPing: func(p []byte) bool { return len(p) == 1 }})
+		defer tc.end()
+		tc.asConnector()
+		tc.writeHex("0000000740c0")
+		tc.wantHex("a PING is answered with its payload", "0000000700c0")
+		tc.writeHex("0000000840c0c0")
+		tc.wantIdle("a PING with more than a value is dropped")
+		if got := tc.session.Stats().Malformed; got != 1 {
+			t.Errorf("Malformed = %d, want 1", got)
+		}
+	})
+}
+
 func TestSlowHandlerDelaysNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tc := newTestConn(t, Config{Connector: true, Serve: func(r *Request) {

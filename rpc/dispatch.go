@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"runtime/debug"
 
+	"github.com/google/uuid"
+
 	"github.com/d-e-v-grid/netron/codec"
 	"github.com/d-e-v-grid/netron/internal/wire"
 	"github.com/d-e-v-grid/netron/mux"
@@ -111,8 +113,7 @@ func (p *Peer) handleMemberMap(ctx context.Context, t wire.Type, d *codec.Decode
 func (p *Peer) invoke(ctx context.Context, t wire.Type, id, name []byte, d *codec.Decoder, n int, dst []byte) ([]byte, error) {
 	e := p.endpoint.services.byDefinition(id)
 	if e == nil {
-		// The wording is read by browser clients, which then ask for the service anew.
-		return dst, &Error{Code: NotFound, Message: fmt.Sprintf("Definition with id %s not found", shown(id))}
+		return dst, definitionNotFound(id)
 	}
 	if t != wire.TypeCall {
 		return dst, &Error{Code: NotFound, Message: fmt.Sprintf("Property '%s.%s' not found", e.service.name, shown(name))}
@@ -122,6 +123,16 @@ func (p *Peer) invoke(ctx context.Context, t wire.Type, id, name []byte, d *code
 		return dst, &Error{Code: NotFound, Message: fmt.Sprintf("Method '%s.%s' not found", e.service.name, shown(name))}
 	}
 	return m.invoke(ctx, d, n, dst)
+}
+
+// definitionNotFound is what a peer gets that names a service by an id which leads
+// nowhere. Browser clients read the wording, and ask for the service anew.
+func definitionNotFound(id []byte) error {
+	what := "Service"
+	if uuid.Validate(string(id)) == nil {
+		what = "Definition"
+	}
+	return &Error{Code: NotFound, Message: fmt.Sprintf("%s with id %s not found", what, shown(id))}
 }
 
 func malformedRequest(what string, err error) error {

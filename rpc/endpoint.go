@@ -176,9 +176,16 @@ func (e *Endpoint) sessionConfig(p *Peer, hint mux.Hint) mux.Config {
 		Ended:            func(*mux.Session, error) { e.remove(p) },
 		Overloaded:       e.overloaded,
 		Draining:         e.draining,
+		ValidPing:        e.validPing,
 		Context:          e.cfg.Context,
 		Logger:           e.cfg.logger(),
 	}
+}
+
+// validPing reports whether the payload of a PING is exactly one value.
+func (e *Endpoint) validPing(payload []byte) bool {
+	d := codec.NewDecoder(payload, e.cfg.Limits)
+	return d.Skip() == nil && d.End() == nil
 }
 
 // add makes a peer known whose handshake is done.

@@ -160,7 +160,7 @@ func newReflectMethod(name string, fn reflect.Value, optional int) (*method, err
 		for i := range fixed {
 			arg := reflect.New(s.params[i]).Elem()
 			switch {
-			case i >= n || d.PeekKind() == codec.KindUndefined:
+			case i >= n || (d.PeekKind() == codec.KindUndefined && !holdsUndefined(s.params[i])):
 				if i < fixed-optional && arg.Kind() != reflect.Pointer {
 					return dst, missingArgument(name, i)
 				}
@@ -195,6 +195,10 @@ func newReflectMethod(name string, fn reflect.Value, optional int) (*method, err
 	return m, nil
 }
 
+// holdsUndefined reports whether an argument that is given as undefined is passed
+// on, rather than counting as left out.
+func holdsUndefined(t reflect.Type) bool { return t.Kind() == reflect.Interface || t == rawType }
+
 // appendResults encodes what a method returned.
 func appendResults(dst []byte, name string, s shape, out []reflect.Value) ([]byte, error) {
 	if s.hasError {
@@ -216,6 +220,7 @@ var (
 	timeType   = reflect.TypeFor[time.Time]()
 	bigIntType = reflect.TypeFor[big.Int]()
 	mapType    = reflect.TypeFor[codec.Map]()
+	rawType    = reflect.TypeFor[codec.Raw]()
 	setType    = reflect.TypeFor[codec.Set]()
 )
 

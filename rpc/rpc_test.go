@@ -646,7 +646,7 @@ func TestRequestsOfPeers(t *testing.T) {
 		{"name is a number", wire.TypeCall, list(str(id), enc(1)), nil, InvalidArgument, "the member name"},
 		{"task is a number", wire.TypeTask, list(enc(1)), nil, InvalidArgument, "the task name"},
 		{"unknown definition", wire.TypeCall, list(str("550e8400-e29b-41d4-a716-446655440000"), str("add")), nil, NotFound, "Definition with id 550e8400-e29b-41d4-a716-446655440000 not found"},
-		{"endless definition id", wire.TypeCall, list(str(strings.Repeat("x", 1000)), str("add")), nil, NotFound, "xxx... not found"},
+		{"endless definition id", wire.TypeCall, list(str(strings.Repeat("x", 1000)), str("add")), nil, NotFound, "Service with id xxx"},
 		{"unknown method", wire.TypeCall, list(str(id), str("constructor")), nil, NotFound, "Method 'sample.constructor' not found"},
 		{"get", wire.TypeGet, list(str(id), str("got")), nil, NotFound, "Property 'sample.got' not found"},
 		{"trailing bytes", wire.TypeCall, append(list(str(id), str("nothing")), 0xc0), nil, InvalidArgument, "malformed arguments"},

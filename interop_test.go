@@ -1,0 +1,313 @@
+package netron_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/d-e-v-grid/netron"
+	"github.com/d-e-v-grid/netron/codec"
+	"github.com/d-e-v-grid/netron/internal/tspeer"
+)
+
+// notYet are the abilities that the conversations of this test must not need. The
+// one with a service of the client reads a property of it, too.
+const notYet = tspeer.Streams | tspeer.Events | tspeer.Properties | tspeer.Nested | tspeer.RemoteExposure | tspeer.ClientServices
+
+// conversations calls f for each recorded conversation that keep selects by its
+// client and what it needs.
+func conversations(t *testing.T, keep func(client string, needs tspeer.Features) bool, f func(*testing.T, *tspeer.Conversation)) {
+	t.Helper()
+	all, err := tspeer.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, c := range all {
+		needs, err := c.Needs()
+		if err != nil {
+			t.Fatalf("%v: %v", c, err)
+		}
+		if !keep(c.Client, needs) || (testing.Short() && needs.Has(tspeer.Slow|tspeer.Large)) {
+			continue
+		}
+		n++
+		t.Run(c.String(), func(t *testing.T) {
+			t.Parallel()
+			f(t, c)
+		})
+	}
+	t.Logf("%d of %d conversations", n, len(all))
+}
+
+// serveHost returns the address of a node that is what the recorded server was:
+// the reference service, and tasks that turn to the client.
+func serveHost(t *testing.T) string {
+	t.Helper()
+	n, url := serve(t, netron.Config{})
+	err := n.AddTask("ask", func(ctx context.Context, name string, args ...codec.Raw) (result codec.Raw, err error) {
+		return result, netron.PeerFrom(ctx).RunTask(ctx, name, &result, values(args)...)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimPrefix(url, "ws://")
+}
+
+func values(args []codec.Raw) []any {
+	list := make([]any, len(args))
+	for i, arg := range args {
+		list[i] = arg
+	}
+	return list
+}
+
+// TestRecordedClients lets recorded TypeScript clients talk to our listener.
+func TestRecordedClients(t *testing.T) {
+	keep := func(_ string, needs tspeer.Features) bool { return !needs.Has(notYet) }
+	conversations(t, keep, func(t *testing.T, c *tspeer.Conversation) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		report, err := c.ReplayClient(ctx, tspeer.Dial("tcp", serveHost(t)))
+		if err != nil {
+			t.Errorf("%v", err)
+		}
+		t.Log(report)
+	})
+}
+
+// TestRecordedServers lets our dialler talk to recorded TypeScript servers.
+func TestRecordedServers(t *testing.T) {
+	keep := func(client string, needs tspeer.Features) bool {
+		return client != tspeer.Raw && !needs.Has(notYet) // no ordinary program behaves like the raw clients
+	}
+	conversations(t, keep, func(t *testing.T, c *tspeer.Conversation) {
+		calls, err := c.Calls()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		served := make(chan error, 1)
+		go func() {
+			report, err := c.ServeRecorded(ctx, tspeer.Accept(ln))
+			t.Log(report)
+			served <- err
+		}()
+		program := &program{t: t, url: ln.Addr().String(), peers: map[int]*netron.Peer{}, stubs: map[string]*netron.Stub{}}
+		for i := range calls {
+			program.perform(ctx, &calls[i])
+		}
+		for _, p := range program.peers {
+			if err := p.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := <-served; err != nil {
+			t.Errorf("the recorded server: %v", err)
+		}
+	})
+}
+
+// program makes the calls that a recorded client made.
+type program struct {
+	t     *testing.T
+	url   string
+	peers map[int]*netron.Peer
+	stubs map[string]*netron.Stub // by connection and service
+}
+
+func (p *program) perform(ctx context.Context, c *tspeer.Call) {
+	p.t.Helper()
+	peer := p.peers[c.Conn]
+	if peer == nil {
+		var err error
+		if peer, err = p.newNode().Dial(ctx, p.url); err != nil {
+			p.t.Fatal(err)
+		}
+		p.peers[c.Conn] = peer
+	}
+	var result codec.Raw
+	var err error
+	switch c.Op {
+	case tspeer.OpQuery:
+		var stub *netron.Stub
+		if stub, err = peer.Service(ctx, c.Service); err == nil {
+			p.stubs[fmt.Sprint(c.Conn, c.Service)] = stub
+		}
+	case tspeer.OpCall:
+		stub := p.stubs[fmt.Sprint(c.Conn, c.Service)]
+		if stub == nil {
+			p.t.Fatalf("%s of %s on connection %d, which was not asked for", c.Name, c.Service, c.Conn)
+		}
+		err = stub.Call(ctx, c.Name, &result, p.arguments(c.Args)...)
+	case tspeer.OpTask:
+		err = peer.RunTask(ctx, c.Name, &result, p.arguments(c.Args)...)
+	default:
+		p.t.Fatalf("operation %s is not part of this test", c.Op)
+	}
+	p.check(c, result, err)
+}
+
+// newNode returns a node with the tasks of the recorded clients.
+func (p *program) newNode() *netron.Node {
+	p.t.Helper()
+	n := newNode(p.t, netron.Config{})
+	for name, fn := range map[string]any{
+		"double":  func(_ context.Context, x float64) float64 { return 2 * x },
+		"nothing": func(context.Context) {},
+		"boom": func(context.Context) error {
+			return &netron.Error{Name: "RangeError", Message: "client task failed", Fields: map[string]any{"code": "E_CLIENT"}}
+		},
+	} {
+		if err := n.AddTask(name, fn); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	return n
+}
+
+// arguments turns the values of a recording into Go values that our codec
+// encodes; where a Go value loses something, such as undefined, into the bytes.
+func (p *program) arguments(args []any) []any {
+	p.t.Helper()
+	list := make([]any, len(args))
+	for i, arg := range args {
+		raw := tspeer.AppendValue(nil, tspeer.Current, arg)
+		list[i] = codec.Raw(raw)
+		var v any
+		if codec.Unmarshal(raw, &v) != nil {
+			continue // over the default limits for values of any type
+		}
+		ours, err := codec.Append(nil, v)
+		if err != nil {
+			p.t.Errorf("argument %d: %v", i, err)
+			continue
+		}
+		if again, err := tspeer.DecodeValue(tspeer.Current, ours); err == nil && tspeer.Diff(again, arg) == nil {
+			list[i] = v
+		}
+	}
+	return list
+}
+
+// check compares the outcome of a call with what the recorded client saw.
+func (p *program) check(c *tspeer.Call, result codec.Raw, err error) {
+	p.t.Helper()
+	if c.Failure == nil {
+		if err != nil {
+			p.t.Errorf("%s %s%s: %v", c.Op, c.Service, c.Name, err)
+			return
+		}
+		if c.Op == tspeer.OpQuery {
+			return
+		}
+		got, err := tspeer.DecodeValue(tspeer.Current, result)
+		if err != nil {
+			p.t.Errorf("%s %s: result of %d bytes: %v", c.Op, c.Name, len(result), err)
+		} else if err := tspeer.Diff(got, c.Result); err != nil {
+			p.t.Errorf("%s %s: %v", c.Op, c.Name, err)
+		}
+		return
+	}
+	got, ok := errors.AsType[*netron.Error](err)
+	if !ok {
+		p.t.Errorf("%s %s: %v, want the failure %v", c.Op, c.Name, err, c.Failure)
+		return
+	}
+	if c.Failure.Refused {
+		if got.Code != netron.NotFound || !strings.Contains(got.Message, "not found") {
+			p.t.Errorf("%s %s: %v, want not_found", c.Op, c.Name, err)
+		}
+		return
+	}
+	name := got.Name
+	if name == "" {
+		name = "Error"
+	}
+	code := got.Fields["code"]
+	if n := got.Code.Number(); n != 0 {
+		code = n
+	}
+	if name != c.Failure.Name || got.Message != c.Failure.Message || fmt.Sprint(code) != fmt.Sprint(c.Failure.Code) {
+		p.t.Errorf("%s %s: %#v, want %+v", c.Op, c.Name, got, c.Failure)
+	}
+}
+
+// TestOldClient lets a TypeScript client of version 0.6 talk to our listener.
+func TestOldClient(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	nc, err := net.Dial("tcp", serveHost(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	report, err := tspeer.Replay06(ctx, nc, tspeer.UserTasks)
+	if err != nil {
+		t.Error(err)
+	}
+	t.Log(report)
+}
+
+// TestOldServer lets our dialler talk to a TypeScript server of version 0.6.
+func TestOldServer(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	served := make(chan error, 1)
+	go func() {
+		nc, err := ln.Accept()
+		if err == nil {
+			_, err = tspeer.Serve06(ctx, nc)
+		}
+		served <- err
+	}()
+	peer, err := newNode(t, netron.Config{}).Dial(ctx, ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"calculator", "calculator@1.0.0", "calculator@*"} {
+		stub, err := peer.Service(ctx, name)
+		if err != nil {
+			t.Fatalf("Service(%q) = %v", name, err)
+		}
+		var sum float64
+		if err := stub.Call(ctx, "add", &sum, 5, 3); err != nil || sum != 8 {
+			t.Errorf("add = %v, %v, want 8", sum, err)
+		}
+		if err := stub.Call(ctx, "divide", nil, 1, 0); err == nil || err.Error() != "Division by zero" {
+			t.Errorf("divide by zero = %v", err)
+		}
+		if err := stub.Call(ctx, "nothing", nil); err != nil {
+			t.Errorf("nothing = %v", err)
+		}
+	}
+	var sum float64
+	if err := peer.RunTask(ctx, "sum", &sum, 1, 2, 3); err != nil || sum != 6 {
+		t.Errorf("sum = %v, %v, want 6", sum, err)
+	}
+	for _, name := range []string{"nobody", "calculator@9.9.9"} {
+		if _, err := peer.Service(ctx, name); netron.CodeOf(err) != netron.NotFound {
+			t.Errorf("Service(%q) = %v, want not_found", name, err)
+		}
+	}
+	if err := peer.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}
