@@ -21,7 +21,7 @@ const (
 // costOfMap returns what a Go map of n entries of that size costs. Slots come in
 // groups of eight with eight bytes of control. Above one group, seven of eight
 // slots are filled at most and their number is a power of two; the allocator
-// rounds up by an eighth at most.
+// rounds up by a quarter at most.
 func costOfMap(n, entry int) int {
 	switch {
 	case n == 0:
@@ -33,7 +33,7 @@ func costOfMap(n, entry int) int {
 	for slots/8*7 < n {
 		slots *= 2
 	}
-	return costMap + costTable + slots*(entry+1)/8*9
+	return costMap + costTable + slots*(entry+1)/4*5
 }
 
 // maxExactInt is where [Decoder.Any] stops taking whole floats for integers.
