@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/d-e-v-grid/netron/codec"
 	"github.com/d-e-v-grid/netron/mux"
@@ -57,10 +58,15 @@ func Errorf(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Message: err.Error(), cause: errors.Unwrap(err)}
 }
 
-// Error returns the message, after the code if there is one and after the name
-// if there is one.
+// Error returns the message, after the code and the name if there are any, and
+// before the local cause, which does not travel.
 func (e *Error) Error() string {
 	s := e.Message
+	if e.cause != nil {
+		if cause := e.cause.Error(); !strings.Contains(s, cause) {
+			s += ": " + cause
+		}
+	}
 	if e.Name != "" && e.Name != "Error" {
 		s = e.Name + ": " + s
 	}
