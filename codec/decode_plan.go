@@ -113,15 +113,7 @@ func (d *Decoder) decodePointer(p *plan, rv reflect.Value) error {
 		}
 		rv.Set(reflect.New(p.elem.typ))
 	}
-	// A recursive pointer type such as type T *T must not recurse without end.
-	if err := d.enter(); err != nil {
-		return err
-	}
-	if err := d.decodePlan(p.elem, rv.Elem()); err != nil {
-		return err
-	}
-	d.leave()
-	return nil
+	return d.decodePlan(p.elem, rv.Elem())
 }
 
 func (d *Decoder) decodeSlice(p *plan, rv reflect.Value) error {

@@ -93,6 +93,31 @@ func TestDepthLimit(t *testing.T) {
 	}
 }
 
+type endless *endless
+
+func TestPointersHaveNoDepth(t *testing.T) {
+	head := &cyclic{}
+	for range 62 { // and the head: 63 maps
+		head = &cyclic{Next: head}
+	}
+	var got *cyclic
+	if err := codec.Unmarshal(mustAppend(t, head), &got); err != nil {
+		t.Errorf("Unmarshal(list of 63) = %v, want nil", err)
+	}
+	var v any
+	if err := codec.Unmarshal(mustAppend(t, head), &v); err != nil {
+		t.Errorf("Unmarshal(list of 63, *any) = %v, want nil", err)
+	}
+	var e endless
+	if err := codec.Unmarshal([]byte{1}, &e); !errors.Is(err, codec.ErrUnsupported) {
+		t.Errorf("Unmarshal(pointer to itself) = %v, want ErrUnsupported", err)
+	}
+	e = &e
+	if _, err := codec.Append(nil, e); !errors.Is(err, codec.ErrUnsupported) {
+		t.Errorf("Append(pointer to itself) = %v, want ErrUnsupported", err)
+	}
+}
+
 func TestBigIntLimit(t *testing.T) {
 	digits := func(n int) []byte {
 		b, _ := new(big.Int).SetString("-"+strings.Repeat("9", n), 10)

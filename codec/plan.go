@@ -102,6 +102,11 @@ func planOf(t reflect.Type) *plan {
 	c := compiler{made: map[reflect.Type]*plan{}}
 	p := c.compile(t)
 	for _, p := range c.made {
+		if p.isEndless() {
+			p.op = opUnsupported
+		}
+	}
+	for _, p := range c.made {
 		p.inspect()
 	}
 	// Whoever compiled the same type meanwhile made an equal plan.
@@ -109,6 +114,19 @@ func planOf(t reflect.Type) *plan {
 		plans.LoadOrStore(t, p)
 	}
 	return p
+}
+
+// isEndless says whether the type is a pointer to itself, such as type T *T, whose
+// decoding would never come to a value.
+func (p *plan) isEndless() bool {
+	slow := p
+	for fast := p; fast.op == opPointer && fast.elem.op == opPointer; {
+		slow, fast = slow.elem, fast.elem.elem
+		if slow == fast {
+			return true
+		}
+	}
+	return false
 }
 
 // Check returns an error wrapping [ErrUnsupported] if values of type t, or of a
