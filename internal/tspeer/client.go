@@ -44,7 +44,7 @@ func (c *Conversation) ReplayClient(ctx context.Context, dial Endpoints, opts ..
 type replay struct {
 	c      *Conversation
 	o      options
-	ctx    context.Context // lifetime of the run
+	ctx    context.Context //nolint:containedctx // lifetime of the run
 	dial   Endpoints
 	msgs   []Message
 	done   []bool // per message: sent, or matched with an arrival
@@ -56,15 +56,14 @@ type replay struct {
 // clientConn is one connection of a played client.
 type clientConn struct {
 	*link
-	judge    *judge
-	asked    time.Time // when the upgrade was requested
-	greeted  bool      // the id frame has come
-	packets  int       // packets that have come
-	requests map[uint32]uint32
-	bad      map[uint32]bool // ids of messages sent that nobody can decode
-	indexes  map[uint32]uint32
-	closing  bool // a close frame was sent
-	closed   bool // the connection has ended in order
+	judge   *judge
+	asked   time.Time       // when the upgrade was requested
+	greeted bool            // the id frame has come
+	packets int             // packets that have come
+	bad     map[uint32]bool // ids of messages sent that nobody can decode
+	indexes map[uint32]uint32
+	closing bool // a close frame was sent
+	closed  bool // the connection has ended in order
 }
 
 // timeline returns the order of the walk: indexes of messages, and ^index for a close frame of the client.
@@ -146,7 +145,7 @@ func (r *replay) open(n int) error {
 	}
 	conn := &clientConn{
 		link: newLink(r.ctx, nc, true, n, r.in), judge: newJudge(r.msgs, r.report.Allowed), asked: time.Now(),
-		requests: map[uint32]uint32{}, bad: map[uint32]bool{}, indexes: map[uint32]uint32{},
+		bad: map[uint32]bool{}, indexes: map[uint32]uint32{},
 	}
 	conn.tamper = r.o.tamper
 	r.conns[n] = conn
@@ -307,6 +306,9 @@ func (r *replay) handle(a arrival) error {
 // ended handles a close frame or the end of a connection.
 func (r *replay) ended(conn *clientConn, a arrival) error {
 	conn.closed = true
+	if broken, ok := errors.AsType[*Violation](a.err); ok {
+		return broken
+	}
 	switch {
 	case a.closed && conn.closing && (a.code == ws.StatusNormalClosure || a.code == ws.StatusNoStatusRcvd):
 		return nil
@@ -348,163 +350,4 @@ func (r *replay) greet(conn *clientConn, a arrival) error {
 		}
 	}
 	return nil
-}
-
-// packet judges one packet of the server.
-func (r *replay) packet(conn *clientConn, p *Packet) error {
-	switch {
-	case p.isResponse():
-		return r.response(conn, p)
-	case p.isRequest():
-		return r.request(conn, p)
-	default:
-		return r.chunk(conn, p)
-	}
-}
-
-// candidates calls f with the recorded server messages on that connection which have not come yet, until it returns true.
-func (r *replay) candidates(conn *clientConn, f func(i int, m *Message) bool) {
-	for i := range r.msgs {
-		if m := &r.msgs[i]; !m.Client && m.Conn == conn.conn && m.Packet != nil && !r.done[i] && f(i, m) {
-			return
-		}
-	}
-}
-
-func (r *replay) response(conn *clientConn, p *Packet) error {
-	var problem error
-	r.candidates(conn, func(i int, m *Message) bool {
-		if !m.Packet.isResponse() || m.Packet.ID != p.ID {
-			return false
-		}
-		t, err := r.compareResponse(conn, p, m)
-		if err != nil {
-			problem = violation(RuleMismatch, "%v: %v; recorded %v", p, err, m)
-			return false
-		}
-		t.commit()
-		problem = errMatched
-		r.arrived(i)
-		return true
-	})
-	switch {
-	case errors.Is(problem, errMatched):
-		return nil
-	case problem != nil:
-		return problem
-	case conn.bad[p.ID] && anyRefusal(p):
-		conn.judge.allow("bad-request-answer")
-		return nil
-	}
-	return violation(RuleUnexpected, "%v answers no request", p)
-}
-
-var errMatched = errors.New("matched")
-
-// compareResponse compares an answer with a recorded one, then with the alternatives to it.
-func (r *replay) compareResponse(conn *clientConn, p *Packet, m *Message) (*trial, error) {
-	want := m.Packet
-	t, err := conn.judge.try(p.Payload, want.Payload)
-	switch {
-	case p.Type != want.Type:
-		err = fmt.Errorf("type %d, want %d", p.Type, want.Type)
-	case p.Error != want.Error:
-		err = fmt.Errorf("error bit %v, want %v", p.Error, want.Error)
-	case m.only:
-		err = errors.New("the original's answer is wrong")
-	}
-	if err != nil && p.Type == want.Type && slices.ContainsFunc(m.also, func(alt alternative) bool { return alt(p) }) {
-		r.report.Allowed["amendment"]++
-		return &trial{judge: conn.judge}, nil
-	}
-	return t, err
-}
-
-// request matches a request of the server, and answers it as the recorded client did.
-func (r *replay) request(conn *clientConn, p *Packet) error {
-	var problem error
-	var first *Message
-	match := -1
-	r.candidates(conn, func(i int, m *Message) bool {
-		if m.Packet.Type != p.Type || !m.Packet.isRequest() {
-			return false
-		}
-		t, err := conn.judge.try(p.Payload, m.Packet.Payload)
-		if err == nil {
-			t.commit()
-			match = i
-			return true
-		}
-		if first == nil && p.isTask("emit") && m.Packet.word(1) == p.word(1) {
-			first = m
-		}
-		problem = err
-		return false
-	})
-	switch {
-	case match < 0 && problem != nil:
-		return violation(RuleMismatch, "%v: %v", p, problem)
-	case match < 0:
-		return violation(RuleUnexpected, "%v", p)
-	case first != nil:
-		return violation(RuleOrder, "%v came before %v", p, first)
-	}
-	r.arrived(match)
-	if i := r.answerTo(match); i >= 0 {
-		r.send(i, &p.ID)
-	}
-	return nil
-}
-
-// chunk matches a stream packet of the server with the next recorded one of that stream.
-func (r *replay) chunk(conn *clientConn, p *Packet) error {
-	if p.Type != TypeStream {
-		return violation(RuleUnexpected, "%v", p)
-	}
-	stream, known := uint32(0), false
-	for rec, act := range conn.judge.streams {
-		if act == p.StreamID {
-			stream, known = rec, true
-		}
-	}
-	if !known {
-		if !r.o.asRecorded {
-			return violation(RuleOrder, "%v before the answer that announces it: the reader would start again and wait for index 0", p)
-		}
-		stream = p.StreamID
-	}
-	if p.Index != conn.indexes[stream] {
-		return violation(RuleOrder, "%v, want index %d", p, conn.indexes[stream])
-	}
-	conn.indexes[stream]++
-	problem := error(violation(RuleUnexpected, "%v", p))
-	r.candidates(conn, func(i int, m *Message) bool {
-		if m.Packet.Type != TypeStream || m.Packet.StreamID != stream {
-			return false
-		}
-		t, err := conn.judge.try(p.Payload, m.Packet.Payload)
-		if err == nil && p.flags() != m.Packet.flags() {
-			err = fmt.Errorf("flags %02x, want %02x", p.flags(), m.Packet.flags())
-		}
-		if problem = nil; err != nil {
-			problem = violation(RuleMismatch, "%v: %v; recorded %v", p, err, m)
-			return true
-		}
-		t.commit()
-		r.arrived(i)
-		return true
-	})
-	return problem
-}
-
-// arrived marks message i as matched; an answer out of the recorded order is a difference worth counting.
-func (r *replay) arrived(i int) {
-	r.done[i] = true
-	r.report.Matched++
-	for j := range i {
-		if m := &r.msgs[j]; !m.Client && !r.done[j] && m.Packet != nil && !m.optional {
-			r.report.Allowed["order"]++
-			return
-		}
-	}
 }

@@ -161,11 +161,12 @@ func (t *trial) diff(path string, got, want any) error {
 	case *Error, *TitanError:
 		return t.diffError(path, got, want)
 	case cut, unknownExt, unsupported:
-	default: // comparable: nil, bool, Undefined, BigInt, Date, RegExp, Long, Reference
-		if ref, ok := want.(Reference); ok && !t.exact {
-			want = Reference{DefID: t.judge.actual(ref.DefID)}
-			return t.diffComparable(path, got, want)
+	case Reference:
+		if !t.exact {
+			want.DefID = t.judge.actual(want.DefID)
 		}
+		return t.diffComparable(path, got, want)
+	default: // nil, bool, Undefined, BigInt, Date, RegExp, Long
 		return t.diffComparable(path, got, want)
 	}
 	return differ(path, got, want)
@@ -252,6 +253,11 @@ func (t *trial) diffStreamRef(path string, got, want StreamRef) error {
 	}
 	if act, ok := t.judge.streams[want.StreamID]; ok && act != got.StreamID {
 		return differ(path, got, want)
+	}
+	for rec, act := range t.judge.streams {
+		if act == got.StreamID && rec != want.StreamID {
+			return fmt.Errorf("%s has stream id %d, which is another stream's", path, act)
+		}
 	}
 	t.streams[want.StreamID] = got.StreamID
 	return nil
@@ -357,17 +363,16 @@ func (t *trial) diffError(path string, got, want any) error {
 }
 
 func diffErrorExactly(path string, got, want any) error {
-	type fields struct{ parts []any }
-	parts := func(v any) fields {
+	parts := func(v any) []any {
 		switch e := v.(type) {
 		case *Error:
-			return fields{[]any{"126", e.Ctor, e.Name, e.Stack, e.Message, e.Fields}}
+			return []any{"126", e.Ctor, e.Name, e.Stack, e.Message, e.Fields}
 		case *TitanError:
-			return fields{[]any{"110", e.Name, e.Code, e.Message, e.Details, e.Context, e.Timestamp, e.RequestID, e.CorrelationID, e.SpanID, e.TraceID, e.Stack, e.Cause, e.Extras}}
+			return []any{"110", e.Name, e.Code, e.Message, e.Details, e.Context, e.Timestamp, e.RequestID, e.CorrelationID, e.SpanID, e.TraceID, e.Stack, e.Cause, e.Extras}
 		}
-		return fields{}
+		return nil
 	}
-	if Diff(parts(got).parts, parts(want).parts) != nil {
+	if Diff(parts(got), parts(want)) != nil {
 		return differ(path, got, want)
 	}
 	return nil

@@ -226,8 +226,7 @@ func TestDecoderVerdicts(t *testing.T) {
 // wantRule fails the test unless err wraps a *Violation of the rule.
 func wantRule(t *testing.T, err error, want Rule) {
 	t.Helper()
-	var v *Violation
-	if !errors.As(err, &v) {
+	if v, ok := errors.AsType[*Violation](err); !ok {
 		t.Errorf("error %v, want a violation of %q", err, want)
 	} else if v.Rule != want {
 		t.Errorf("%v, want a violation of %q", err, want)

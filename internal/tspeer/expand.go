@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -71,10 +72,8 @@ func (e *entry) message() (*Message, error) {
 		return m, e.restore(m)
 	}
 	m.Packet, err = Decode(Current, m.Raw)
-	if asViolation(err, &m.Bad) {
-		m.Packet, err = nil, nil
-	}
-	return m, err
+	m.Bad, _ = errors.AsType[*Violation](err)
+	return m, nil
 }
 
 // restore fills in a message of which the recording has only the payload, perhaps cut.

@@ -6,15 +6,18 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
+var load = sync.OnceValues(Load)
+
 // loadAll returns the recorded conversations.
 func loadAll(t *testing.T) []*Conversation {
 	t.Helper()
-	all, err := Load()
+	all, err := load()
 	if err != nil {
 		t.Fatalf("Load() = %v, want nil", err)
 	}
@@ -121,6 +124,9 @@ func TestAmendments(t *testing.T) {
 		"raw/raw-properties": RuleMismatch,
 	}
 	for _, c := range loadAll(t) {
+		if strings.HasPrefix(c.Name, "large-") {
+			continue // seen in TestReplayAgainstItself
+		}
 		t.Run(c.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				dial, accept := pipes()
@@ -159,7 +165,7 @@ func TestAmendedServer(t *testing.T) {
 // A recorded client meets a server that judges it: argument streams lack the barrier that the original's client had as a pause.
 func TestRecordedClientIsJudged(t *testing.T) {
 	for _, c := range loadAll(t) {
-		if c.Client == Raw {
+		if c.Client == Raw || strings.HasPrefix(c.Name, "large-") {
 			continue
 		}
 		t.Run(c.String(), func(t *testing.T) {

@@ -65,7 +65,7 @@ const (
 )
 
 // Violation says which rule a peer broke, and how. It satisfies error.
-type Violation struct {
+type Violation struct { //nolint:errname // the word of the rules
 	Rule   Rule
 	Detail string
 }

@@ -15,9 +15,7 @@ type script struct {
 // step is one move of a script: a message of the server to send, or something of the client's to wait for.
 type step struct {
 	kind stepKind
-	i    int // index of the message to send, or of the server's request whose answer is awaited
-	// stream is the recorded id of the client's stream that must have ended.
-	stream uint32
+	i    int // index of the message to send, of the server's request whose answer is awaited, or of the last chunk of the client's stream
 }
 
 type stepKind int
@@ -33,71 +31,95 @@ var coreTasks = []string{"query_interface", "subscribe", "unsubscribe", "unref_s
 
 func isCoreTask(p *Packet) bool { return p.Type == TypeTask && slices.Contains(coreTasks, p.word(0)) }
 
+// place is a connection and an id on it: of a packet or of a stream.
+type place struct {
+	conn int
+	id   uint32
+}
+
 // scripts finds out for each request of the client what the server did because of it.
 func scripts(msgs []Message) []*script {
-	var all []*script
-	var cause *script                    // of whatever the server does next on its own
-	causeOf := map[int]*script{}         // server request -> its cause
-	writers := map[uint32]*script{}      // server stream -> the request that it answers
-	readers := map[[2]uint32]*script{}   // connection and client stream -> the request that carries it
-	open := map[[2]uint32][]*script{}    // connection and id -> requests without an answer
-	asked := map[[2]uint32]int{}         // connection and id -> server request
-	announced := func(v any) StreamRef { // the stream that a value refers to
-		ref, _ := v.(StreamRef)
-		return ref
+	b := &scriptBuilder{
+		msgs: msgs, open: map[place][]*script{}, asked: map[place]int{}, causes: map[int]*script{}, readers: map[place]*script{}, writers: map[uint32]*script{},
 	}
 	for i := range msgs {
-		m := &msgs[i]
-		p := m.Packet
-		if p == nil {
-			continue
-		}
-		key := [2]uint32{uint32(m.Conn), p.ID}
-		switch {
-		case m.Client && p.isRequest():
-			s := &script{i: i}
-			all = append(all, s)
-			open[key] = append(open[key], s)
-			for _, arg := range p.args() {
-				if ref := announced(arg); ref.StreamID != 0 {
-					readers[[2]uint32{uint32(m.Conn), ref.StreamID}] = s
-				}
-			}
-			if p.Type == TypeCall || p.Type == TypeTask && !isCoreTask(p) {
-				cause = s
-			}
-		case m.Client && p.isResponse():
-			if j, ok := asked[key]; ok {
-				delete(asked, key)
-				causeOf[j].steps = append(causeOf[j].steps, step{kind: stepAnswer, i: j})
-			}
-		case m.Client && p.Type == TypeStream:
-			if s := readers[[2]uint32{uint32(m.Conn), p.StreamID}]; s != nil && p.EOS {
-				s.steps = append(s.steps, step{kind: stepStream, i: i, stream: p.StreamID})
-			}
-		case p.isResponse():
-			// Two requests with one id: the later one was answered first.
-			waiting := open[key]
-			if n := len(waiting); n > 0 {
-				s := waiting[n-1]
-				open[key] = waiting[:n-1]
-				s.steps = append(s.steps, step{kind: stepSend, i: i})
-			}
-		case p.isRequest() && cause != nil:
-			asked[key], causeOf[i] = i, cause
-			cause.steps = append(cause.steps, step{kind: stepSend, i: i})
-		case p.Type == TypeStream:
-			s := writers[p.StreamID]
-			if s == nil {
-				s = writerOf(msgs, all, p.StreamID)
-				writers[p.StreamID] = s
-			}
-			if s != nil {
-				s.steps = append(s.steps, step{kind: stepSend, i: i})
-			}
+		switch m := &msgs[i]; {
+		case m.Packet == nil:
+		case m.Client:
+			b.client(i, m)
+		default:
+			b.server(i, m)
 		}
 	}
-	return all
+	return b.all
+}
+
+// scriptBuilder walks a recording.
+type scriptBuilder struct {
+	msgs    []Message
+	all     []*script
+	cause   *script             // of whatever the server does next on its own
+	open    map[place][]*script // requests of the client without an answer
+	asked   map[place]int       // requests of the server without an answer
+	causes  map[int]*script     // why the server made a request
+	readers map[place]*script   // the request that announced a stream of the client
+	writers map[uint32]*script  // the request whose answer announces a stream of the server
+}
+
+func (s *script) add(kind stepKind, i int) { s.steps = append(s.steps, step{kind: kind, i: i}) }
+
+func (b *scriptBuilder) client(i int, m *Message) {
+	p := m.Packet
+	at := place{m.Conn, p.ID}
+	switch {
+	case p.isRequest():
+		s := &script{i: i}
+		b.all = append(b.all, s)
+		b.open[at] = append(b.open[at], s)
+		for _, arg := range p.args() {
+			if ref, ok := arg.(StreamRef); ok {
+				b.readers[place{m.Conn, ref.StreamID}] = s
+			}
+		}
+		if p.Type == TypeCall || p.Type == TypeTask && !isCoreTask(p) {
+			b.cause = s
+		}
+	case p.isResponse():
+		if j, ok := b.asked[at]; ok {
+			delete(b.asked, at)
+			b.causes[j].add(stepAnswer, j)
+		}
+	case p.Type == TypeStream && p.EOS:
+		if s := b.readers[place{m.Conn, p.StreamID}]; s != nil {
+			s.add(stepStream, i)
+		}
+	}
+}
+
+func (b *scriptBuilder) server(i int, m *Message) {
+	p := m.Packet
+	at := place{m.Conn, p.ID}
+	switch {
+	case p.isResponse():
+		// Two requests with one id: the later one was answered first.
+		if waiting := b.open[at]; len(waiting) > 0 {
+			last := len(waiting) - 1
+			b.open[at] = waiting[:last]
+			waiting[last].add(stepSend, i)
+		}
+	case p.isRequest() && b.cause != nil:
+		b.asked[at], b.causes[i] = i, b.cause
+		b.cause.add(stepSend, i)
+	case p.Type == TypeStream:
+		s, known := b.writers[p.StreamID]
+		if !known {
+			s = writerOf(b.msgs, b.all, p.StreamID)
+			b.writers[p.StreamID] = s
+		}
+		if s != nil {
+			s.add(stepSend, i)
+		}
+	}
 }
 
 // writerOf finds the request whose answer announces the server's stream. The answer may come after the first chunk.

@@ -68,9 +68,9 @@ func (s *server) chunk(conn *serverConn, p *Packet) error {
 }
 
 // awaitStream waits for the end of a stream of the client and compares its content with the recorded one.
-func (s *server) awaitStream(conn *serverConn, st step) error {
+func (s *server) awaitStream(conn *serverConn, stream uint32) error {
 	s.mu.Lock()
-	up := conn.upload(st.stream)
+	up := conn.upload(stream)
 	s.mu.Unlock()
 	timer := time.NewTimer(s.o.patience)
 	defer timer.Stop()
@@ -79,11 +79,11 @@ func (s *server) awaitStream(conn *serverConn, st step) error {
 	case <-s.ctx.Done():
 		return context.Cause(s.ctx)
 	case <-timer.C:
-		return violation(RuleMissing, "stream %d did not end within %v", st.stream, s.o.patience)
+		return violation(RuleMissing, "stream %d did not end within %v", stream, s.o.patience)
 	}
 	var want []any
 	for i := range s.msgs {
-		if p := s.msgs[i].Packet; s.msgs[i].Client && p != nil && p.Type == TypeStream && p.StreamID == st.stream && !p.EOS {
+		if p := s.msgs[i].Packet; s.msgs[i].Client && p != nil && p.Type == TypeStream && p.StreamID == stream && !p.EOS {
 			want = append(want, p.Payload)
 		}
 	}
@@ -95,7 +95,7 @@ func (s *server) awaitStream(conn *serverConn, st step) error {
 		return nil
 	}
 	if err != nil {
-		return violation(RuleMismatch, "stream %d: %v", st.stream, err)
+		return violation(RuleMismatch, "stream %d: %v", stream, err)
 	}
 	t.commit()
 	return nil

@@ -24,6 +24,7 @@ func Replay06(ctx context.Context, nc net.Conn, uses Features, opts ...Option) (
 		o: newOptions(opts), ctx: ctx, in: in, link: newLink(ctx, nc, true, 1, in), id: newUUID(), answers: map[uint32]*Packet{}, sent: map[uint32]bool{},
 		chunks: map[uint32][]*Packet{}, announced: map[uint32]bool{}, report: &Report{Allowed: map[string]int{}},
 	}
+	c.link.tamper = c.o.tamper
 	defer c.link.close()
 	if err := c.run(uses); err != nil {
 		if ctx.Err() != nil {
@@ -37,7 +38,7 @@ func Replay06(ctx context.Context, nc net.Conn, uses Features, opts ...Option) (
 // client06 is one run of a played 0.6 client; one goroutine does everything.
 type client06 struct {
 	o         options
-	ctx       context.Context
+	ctx       context.Context //nolint:containedctx // lifetime of the run
 	in        *inbox
 	link      *link
 	id, peer  string
@@ -92,6 +93,9 @@ func (c *client06) run(uses Features) error {
 // turn takes one arrival.
 func (c *client06) turn() error {
 	a, err := c.in.next(c.ctx, c.o.patience)
+	if broken, ok := errors.AsType[*Violation](a.err); ok {
+		return broken
+	}
 	switch {
 	case err != nil:
 		return err

@@ -26,6 +26,7 @@ func Serve06(ctx context.Context, nc net.Conn, opts ...Option) (*Report, error) 
 		o: newOptions(opts), ctx: ctx, in: in, link: newLink(ctx, nc, false, 1, in), id: newUUID(), defID: newUUID(),
 		nested: map[string]float64{}, subscribed: map[string]bool{}, asked: map[uint32]bool{}, uploads: map[uint32]*upload06{}, report: &Report{Allowed: map[string]int{}},
 	}
+	s.link.tamper = s.o.tamper
 	defer s.link.close()
 	if err := s.run(); err != nil {
 		if ctx.Err() != nil {
@@ -39,7 +40,7 @@ func Serve06(ctx context.Context, nc net.Conn, opts ...Option) (*Report, error) 
 // server06 is one run of a played 0.6 server; one goroutine does everything.
 type server06 struct {
 	o          options
-	ctx        context.Context
+	ctx        context.Context //nolint:containedctx // lifetime of the run
 	in         *inbox
 	link       *link
 	id, defID  string
