@@ -21,14 +21,9 @@ func play06(t *testing.T, uses Features, client, server []Option) (clientErr, se
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if report, serverErr = Serve06(ctx, far, server...); serverErr != nil {
-			cancel()
-		}
+		report, serverErr = Serve06(ctx, far, server...)
 	}()
 	_, clientErr = Replay06(ctx, near, uses, client...)
-	if clientErr != nil {
-		cancel()
-	}
 	<-done
 	return clientErr, serverErr, report
 }
