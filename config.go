@@ -71,8 +71,13 @@ type Config struct {
 	MaxBigIntDigits int
 	// MaxRequests limits the unfinished requests of a connection. Default 8,192.
 	MaxRequests int
-	// Workers limits the requests served at a time over all connections. Default 65,536.
-	Workers int
+	// MaxRequestBytes limits the bytes of these requests together; a single one may
+	// exceed it. Default 32 MiB.
+	MaxRequestBytes int
+	// Workers limits the requests served at a time over all connections, and
+	// WorkerBytes their bytes. Defaults 65,536 and 256 MiB.
+	Workers     int
+	WorkerBytes int
 	// MaxQueueBytes and MaxQueuePackets limit what waits to be sent on a connection.
 	// Defaults 1 MiB and 65,536.
 	MaxQueueBytes   int
@@ -143,9 +148,11 @@ func (c *Config) rpc(ctx context.Context) rpc.Config {
 		MaxMessageBytes:  c.MaxMessageBytes,
 		Limits:           codec.Limits{Depth: c.MaxDepth, DecodedBytes: c.MaxDecodedBytes, BigIntDigits: c.MaxBigIntDigits},
 		MaxRequests:      c.MaxRequests,
+		MaxRequestBytes:  c.MaxRequestBytes,
 		MaxQueueBytes:    c.MaxQueueBytes,
 		MaxQueuePackets:  c.MaxQueuePackets,
 		Workers:          c.Workers,
+		WorkerBytes:      c.WorkerBytes,
 		Logger:           c.logger(),
 		Context:          ctx,
 	}

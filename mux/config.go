@@ -28,6 +28,10 @@ type Config struct {
 	// until their handlers end. Past it the answer is Overloaded. Default 8,192.
 	MaxRequests int
 
+	// MaxRequestBytes limits the payloads of these requests together, in bytes; a
+	// single request may exceed it. Past it the answer is Overloaded. Default 32 MiB.
+	MaxRequestBytes int
+
 	// MaxQueueBytes and MaxQueuePackets limit what waits to be sent. A sender
 	// waits when either is reached; one packet may overshoot MaxQueueBytes.
 	// Defaults 1 MiB and 65,536.
@@ -77,6 +81,7 @@ type Hint struct {
 const (
 	defaultHandshakeTimeout = 10 * time.Second
 	defaultMaxRequests      = 8192
+	defaultMaxRequestBytes  = 32 << 20
 	defaultMaxQueueBytes    = 1 << 20
 	defaultMaxQueuePackets  = 1 << 16
 )
@@ -89,6 +94,7 @@ func (c *Config) handshakeTimeout() time.Duration {
 }
 
 func (c *Config) maxRequests() int     { return limit(c.MaxRequests, defaultMaxRequests) }
+func (c *Config) maxRequestBytes() int { return limit(c.MaxRequestBytes, defaultMaxRequestBytes) }
 func (c *Config) maxQueueBytes() int   { return limit(c.MaxQueueBytes, defaultMaxQueueBytes) }
 func (c *Config) maxQueuePackets() int { return limit(c.MaxQueuePackets, defaultMaxQueuePackets) }
 

@@ -36,7 +36,7 @@ var errTestLost = errors.New("test: connection lost")
 // inside a bubble; the session ends with the test's function.
 func newTestConn(t *testing.T, cfg Config) *testConn {
 	t.Helper()
-	workers, err := NewWorkers(0, nil)
+	workers, err := NewWorkers(0, 0, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

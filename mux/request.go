@@ -44,11 +44,17 @@ func (r *Request) Respond(packet *buf.Buf, isError bool) {
 
 // finish ends the request: its memory goes back and it no longer counts.
 func (r *Request) finish() {
+	s, n := r.session, int64(len(r.Payload))
+	r.recycle()
+	s.release(n)
+}
+
+// recycle gives the request's memory back.
+func (r *Request) recycle() {
 	s := r.session
 	r.buf.Release()
 	*r = Request{}
 	s.requests.Put(r)
-	s.requestDone()
 }
 
 // newPacket returns a buffer with room for a header and n bytes of payload.
@@ -62,7 +68,7 @@ func newPacket(n int) *buf.Buf {
 type counters struct {
 	requests    atomic.Uint64
 	replies     atomic.Uint64
-	overloaded  atomic.Uint64
+	refused     atomic.Uint64
 	lateReplies atomic.Uint64
 	malformed   atomic.Uint64
 	unknown     atomic.Uint64
@@ -73,7 +79,7 @@ type counters struct {
 type Stats struct {
 	Requests    uint64 // requests received
 	Replies     uint64 // answers received that a call waited for
-	Overloaded  uint64 // requests refused by a limit
+	Refused     uint64 // requests refused by a limit, or while draining
 	LateReplies uint64 // answers that nobody waited for: late, unknown or duplicate
 	Malformed   uint64 // packets dropped because they had no readable header or payload
 	Unknown     uint64 // packets dropped because their type is unknown or not expected
@@ -85,7 +91,7 @@ func (s *Session) Stats() Stats {
 	return Stats{
 		Requests:    s.stats.requests.Load(),
 		Replies:     s.stats.replies.Load(),
-		Overloaded:  s.stats.overloaded.Load(),
+		Refused:     s.stats.refused.Load(),
 		LateReplies: s.stats.lateReplies.Load(),
 		Malformed:   s.stats.malformed.Load(),
 		Unknown:     s.stats.unknown.Load(),

@@ -34,11 +34,12 @@ type Session struct {
 	next  int
 	out   *buf.Buf
 
-	inflight atomic.Int32 // requests being served
-	draining atomic.Bool
-	idlec    chan struct{} // closed when draining and no request is being served
-	idleOnce sync.Once
-	requests sync.Pool // of *Request
+	inflight      atomic.Int32 // requests being served
+	inflightBytes atomic.Int64 // of their payloads
+	draining      atomic.Bool
+	idlec         chan struct{} // closed when draining and no request is being served
+	idleOnce      sync.Once
+	requests      sync.Pool // of *Request
 
 	donec chan struct{} // closed when the session has ended
 	err   error         // set before donec closes
@@ -315,17 +316,49 @@ func isRequest(f wire.Flags) bool {
 // request hands a request to a worker, or refuses it.
 func (s *Session) request(pkt wire.Packet) {
 	s.stats.requests.Add(1)
-	if int(s.inflight.Add(1)) > s.cfg.maxRequests() {
-		s.requestDone()
-		s.stats.overloaded.Add(1)
-		s.refuse(pkt.ID, pkt.Flags.Type(), s.cfg.Overloaded)
-		return
+	n := int64(len(pkt.Payload))
+	refusal := s.cfg.Overloaded
+	if s.admit(n) {
+		if !s.draining.Load() && s.dispatch(pkt) {
+			return
+		}
+		if s.draining.Load() {
+			refusal = s.cfg.Draining
+		}
+		s.release(n)
 	}
-	if s.draining.Load() {
-		s.requestDone()
-		s.refuse(pkt.ID, pkt.Flags.Type(), s.cfg.Draining)
-		return
+	s.stats.refused.Add(1)
+	s.refuse(pkt.ID, pkt.Flags.Type(), refusal)
+}
+
+// admit counts a request of n bytes as being served and reports whether the
+// limits allow it. They are looked at before its bytes are copied. A single
+// request may be larger than the limits on bytes.
+func (s *Session) admit(n int64) bool {
+	requests := int(s.inflight.Add(1))
+	mine := s.inflightBytes.Add(n)
+	all := s.cfg.Workers.bytes.Add(n)
+	if requests > s.cfg.maxRequests() ||
+		(mine > int64(s.cfg.maxRequestBytes()) && mine > n) ||
+		(all > s.cfg.Workers.maxBytes && all > n) {
+		s.release(n)
+		return false
 	}
+	return true
+}
+
+// release undoes admit.
+func (s *Session) release(n int64) {
+	s.cfg.Workers.bytes.Add(-n)
+	s.inflightBytes.Add(-n)
+	if s.inflight.Add(-1) == 0 && s.draining.Load() {
+		s.idleOnce.Do(func() { close(s.idlec) })
+	}
+}
+
+// dispatch starts an admitted request on a worker and reports whether one was
+// free.
+func (s *Session) dispatch(pkt wire.Packet) bool {
 	r, _ := s.requests.Get().(*Request)
 	if r == nil {
 		r = new(Request)
@@ -333,17 +366,10 @@ func (s *Session) request(pkt wire.Packet) {
 	b := buf.Copy(pkt.Payload)
 	*r = Request{Type: pkt.Flags.Type(), Payload: b.B, id: pkt.ID, session: s, buf: b}
 	if err := s.cfg.Workers.submit(r); err != nil {
-		r.finish()
-		s.stats.overloaded.Add(1)
-		s.refuse(pkt.ID, pkt.Flags.Type(), s.cfg.Overloaded)
+		r.recycle()
+		return false
 	}
-}
-
-// requestDone counts one request less.
-func (s *Session) requestDone() {
-	if s.inflight.Add(-1) == 0 && s.draining.Load() {
-		s.idleOnce.Do(func() { close(s.idlec) })
-	}
+	return true
 }
 
 // pong answers a PING packet. It is dropped when the queue is full: the sender

@@ -280,10 +280,41 @@ func TestTooManyRequests(t *testing.T) {
 		tc.next("the second")
 		tc.writeHex(packed(4, 0x43, "\x04"))
 		tc.wantHex("there is room again", packed(4, 0x03, "\x04"))
-		if got := tc.session.Stats().Overloaded; got != 1 {
-			t.Errorf("Overloaded = %d, want 1", got)
+		if got := tc.session.Stats().Refused; got != 1 {
+			t.Errorf("Refused = %d, want 1", got)
 		}
 	})
+}
+
+// TestTooManyBytes checks the limits on the bytes of unfinished requests, of one
+// connection and of all together.
+func TestTooManyBytes(t *testing.T) {
+	for _, all := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			gate := make(chan struct{})
+			cfg := Config{Connector: true, MaxRequestBytes: 10, Serve: func(r *Request) { <-gate; echo(r) }}
+			if all {
+				cfg.MaxRequestBytes = -1
+			}
+			tc := newTestConn(t, cfg)
+			defer tc.end()
+			if all {
+				tc.workers.maxBytes = 10
+			}
+			tc.asConnector()
+			tc.writeHex(packed(1, 0x43, "sixteen bytes..."))
+			tc.wantIdle("a single request may be larger")
+			tc.writeHex(packed(2, 0x43, "\x02"))
+			tc.wantHex("a byte more is refused", packed(2, 0x83, "\xa4over"))
+			close(gate)
+			tc.wantHex("the large one is served", packed(1, 0x03, "sixteen bytes..."))
+			tc.writeHex(packed(3, 0x43, "\x03\x03\x03"))
+			tc.wantHex("there is room again", packed(3, 0x03, "\x03\x03\x03"))
+			if n := tc.workers.bytes.Load(); n != 0 {
+				t.Errorf("%d bytes are still counted, want 0", n)
+			}
+		})
+	}
 }
 
 func TestFullWorkerPool(t *testing.T) {
@@ -291,7 +322,7 @@ func TestFullWorkerPool(t *testing.T) {
 		gate := make(chan struct{})
 		tc := newTestConn(t, Config{Connector: true, Serve: func(r *Request) { <-gate; echo(r) }})
 		defer tc.end()
-		small, err := NewWorkers(1, nil)
+		small, err := NewWorkers(1, 0, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -474,7 +505,7 @@ func TestCallTableSkipsZeroAndWraps(t *testing.T) {
 // TestEveryCallEndsOnce lets callers, time limits, cancellations, answers and the
 // loss of the connection race for the same calls.
 func TestEveryCallEndsOnce(t *testing.T) {
-	workers, err := NewWorkers(0, nil)
+	workers, err := NewWorkers(0, 0, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -549,7 +580,7 @@ func TestCallAllocations(t *testing.T) {
 	if testing.Short() {
 		t.Skip("allocations differ under instrumentation")
 	}
-	workers, err := NewWorkers(0, nil)
+	workers, err := NewWorkers(0, 0, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -578,7 +609,7 @@ func FuzzMessage(f *testing.F) {
 	}
 	f.Add(true, []byte(`{"type":"client-id","id":"x"}`))
 	f.Fuzz(func(t *testing.T, text bool, p []byte) {
-		workers, err := NewWorkers(4, nil)
+		workers, err := NewWorkers(4, 0, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -617,7 +648,7 @@ func (l *sink) CloseWith(uint16, string) {}
 func BenchmarkCall(b *testing.B) {
 	for _, inflight := range []int{1, 64, 256} {
 		b.Run(fmt.Sprintf("inflight=%d", inflight), func(b *testing.B) {
-			workers, err := NewWorkers(0, nil)
+			workers, err := NewWorkers(0, 0, nil)
 			if err != nil {
 				b.Fatal(err)
 			}

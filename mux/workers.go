@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/panjf2000/ants/v2"
@@ -13,20 +14,28 @@ import (
 // DefaultWorkers is the size of a pool of [Workers] when none is given.
 const DefaultWorkers = 1 << 16
 
+// DefaultWorkerBytes is how many bytes of requests a pool of [Workers] holds when
+// nothing else is said.
+const DefaultWorkerBytes = 256 << 20
+
 // Workers is a bounded pool of goroutines that serve requests. All sessions of a
 // node share one. A full pool refuses work, it never blocks the read owner.
 type Workers struct {
-	pool *ants.PoolWithFuncGeneric[*Request]
-	log  *slog.Logger
+	pool     *ants.PoolWithFuncGeneric[*Request]
+	log      *slog.Logger
+	maxBytes int64
+	bytes    atomic.Int64 // of the payloads of the requests being served
 }
 
-// NewWorkers returns a pool of at most size goroutines; 0 means
-// [DefaultWorkers], a negative size no bound. Close it after all its sessions.
-func NewWorkers(size int, log *slog.Logger) (*Workers, error) {
+// NewWorkers returns a pool of at most size goroutines, which together hold
+// requests of at most maxBytes; a single request may exceed that. Zeros mean
+// [DefaultWorkers] and [DefaultWorkerBytes], negative values no bound. Close it
+// after all its sessions.
+func NewWorkers(size, maxBytes int, log *slog.Logger) (*Workers, error) {
 	if size == 0 {
 		size = DefaultWorkers
 	}
-	w := &Workers{log: log}
+	w := &Workers{log: log, maxBytes: int64(limit(maxBytes, DefaultWorkerBytes))}
 	pool, err := ants.NewPoolWithFuncGeneric(size, w.run, ants.WithNonblocking(true), ants.WithExpiryDuration(10*time.Second))
 	if err != nil {
 		return nil, fmt.Errorf("mux: new worker pool: %w", err)

@@ -30,14 +30,18 @@ type Config struct {
 	// Limits bounds what decoding one message may cost.
 	Limits codec.Limits
 
-	// MaxRequests, MaxQueueBytes and MaxQueuePackets are those of [mux.Config].
+	// MaxRequests, MaxRequestBytes, MaxQueueBytes and MaxQueuePackets are those of
+	// [mux.Config].
 	MaxRequests     int
+	MaxRequestBytes int
 	MaxQueueBytes   int
 	MaxQueuePackets int
 
 	// Workers is how many requests are served at a time, over all connections.
-	// Default 65,536.
-	Workers int
+	// Default 65,536. WorkerBytes limits the bytes of these requests together.
+	// Default 256 MiB.
+	Workers     int
+	WorkerBytes int
 
 	// Logger receives rare events. Nil means [slog.Default].
 	Logger *slog.Logger
@@ -101,7 +105,7 @@ func NewEndpoint(cfg Config) (*Endpoint, error) {
 	if cfg.ID == "" {
 		return nil, fmt.Errorf("rpc: new endpoint: empty id")
 	}
-	workers, err := mux.NewWorkers(cfg.Workers, cfg.logger())
+	workers, err := mux.NewWorkers(cfg.Workers, cfg.WorkerBytes, cfg.logger())
 	if err != nil {
 		return nil, fmt.Errorf("rpc: new endpoint: %w", err)
 	}
@@ -168,6 +172,7 @@ func (e *Endpoint) sessionConfig(p *Peer, hint mux.Hint) mux.Config {
 		Hint:             hint,
 		HandshakeTimeout: e.cfg.HandshakeTimeout,
 		MaxRequests:      e.cfg.MaxRequests,
+		MaxRequestBytes:  e.cfg.MaxRequestBytes,
 		MaxQueueBytes:    e.cfg.MaxQueueBytes,
 		MaxQueuePackets:  e.cfg.MaxQueuePackets,
 		Workers:          e.workers,

@@ -62,7 +62,7 @@ func NewServiceOf(qualified string, value any, opts ...ExposeOption) (*Service, 
 		if fn.Type().NumIn() == 0 || fn.Type().In(0) != contextType {
 			continue // not meant for peers
 		}
-		wire := wireName(goName)
+		wire := codec.WireName(goName)
 		if own, ok := o.names[goName]; ok {
 			wire = own
 		}
@@ -106,7 +106,7 @@ func shapeOf(t reflect.Type) (shape, error) {
 		if s.variadic && i == t.NumIn()-1 {
 			p = p.Elem()
 		}
-		if err := checkType(p); err != nil {
+		if err := codec.Check(p); err != nil {
 			return s, fmt.Errorf("parameter %d: %w", i, err)
 		}
 		s.params = append(s.params, p)
@@ -121,20 +121,11 @@ func shapeOf(t reflect.Type) (shape, error) {
 	}
 	if n == 1 {
 		s.result = t.Out(0)
-		if err := checkType(s.result); err != nil {
+		if err := codec.Check(s.result); err != nil {
 			return s, fmt.Errorf("result: %w", err)
 		}
 	}
 	return s, nil
-}
-
-// checkType refuses what can never travel.
-func checkType(t reflect.Type) error {
-	switch t.Kind() {
-	case reflect.Chan, reflect.Func, reflect.UnsafePointer, reflect.Complex64, reflect.Complex128, reflect.Uintptr:
-		return fmt.Errorf("type %s cannot travel", t)
-	}
-	return nil
 }
 
 // newReflectMethod wraps a bound method value.

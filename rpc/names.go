@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/Masterminds/semver/v3"
 )
@@ -60,31 +58,4 @@ func parseServiceName(qualified string) (name, version string, err error) {
 		return "", "", fmt.Errorf("rpc: version of service %q: %w", qualified, err)
 	}
 	return name, version, nil
-}
-
-// wireName turns the name of an exported Go method into the name that callers
-// use: lower camel case with initialisms kept whole, so ID is id, URLFor is
-// urlFor and GetUser is getUser.
-func wireName(goName string) string {
-	upper := 0 // length in bytes of the leading run of upper case letters
-	for upper < len(goName) {
-		r, n := utf8.DecodeRuneInString(goName[upper:])
-		if !unicode.IsUpper(r) {
-			break
-		}
-		upper += n
-	}
-	if upper == len(goName) {
-		return strings.ToLower(goName)
-	}
-	_, first := utf8.DecodeRuneInString(goName)
-	if upper > first {
-		// The last of several upper case letters begins the next word, unless what
-		// follows is no letter, as in ID2.
-		if r, _ := utf8.DecodeRuneInString(goName[upper:]); unicode.IsLower(r) {
-			_, last := utf8.DecodeLastRuneInString(goName[:upper])
-			upper -= last
-		}
-	}
-	return strings.ToLower(goName[:upper]) + goName[upper:]
 }

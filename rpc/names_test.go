@@ -2,18 +2,6 @@ package rpc
 
 import "testing"
 
-func TestWireName(t *testing.T) {
-	for in, want := range map[string]string{
-		"Add": "add", "ID": "id", "URLFor": "urlFor", "GetUser": "getUser", "GetURL": "getURL", "A": "a", "AB": "ab",
-		"HTTPServer": "httpServer", "ID2": "id2", "X1": "x1", "EchoAll": "echoAll", "TypeOf": "typeOf", "UserID": "userID",
-		"Über": "über", "Get_User": "get_User", "IDs": "iDs",
-	} {
-		if got := wireName(in); got != want {
-			t.Errorf("wireName(%q) = %q, want %q", in, got, want)
-		}
-	}
-}
-
 func TestParseServiceName(t *testing.T) {
 	good := map[string][2]string{
 		"calculator":              {"calculator", ""},

@@ -46,7 +46,7 @@ func Query[T any](ctx context.Context, p *Peer, qualified string) (*T, error) {
 		if !field.IsExported() {
 			continue
 		}
-		name := wireName(field.Name)
+		name := codec.WireName(field.Name)
 		if own := field.Tag.Get(nameTag); own != "" {
 			name = own
 		}

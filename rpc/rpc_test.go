@@ -489,7 +489,7 @@ func TestExposeErrors(t *testing.T) {
 		{"a", nil, nil, "the value is nil"},
 		{"a", (*sample)(nil), nil, "the value is nil"},
 		{"a", empty{}, nil, "no exported method whose first parameter is a context"},
-		{"a", withChannel{}, nil, "method Watch: parameter 1: type chan int cannot travel"},
+		{"a", withChannel{}, nil, "method Watch: parameter 1: codec: unsupported type chan int"},
 		{"a", threeResults{}, nil, "method Get: returns 2 results"},
 		{"a", twice{}, []ExposeOption{Name("Getid", "getID")}, `two methods "getID"`},
 		{"a", &sample{}, []ExposeOption{Name("Gone", "x")}, "option Name for Gone"},
