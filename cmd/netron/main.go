@@ -19,7 +19,7 @@ import (
 const (
 	exitOK          = 0
 	exitUsage       = 1 // the command line makes no sense
-	exitRemote      = 2 // the service returned an error
+	exitRemote      = 2 // the service returned an error, or does not have the method
 	exitGoal        = 3 // a benchmark missed the promised figure
 	exitUnavailable = 4 // the peer cannot be reached
 	exitTimeout     = 5 // no answer in time
@@ -110,7 +110,7 @@ func exitCode(err error) int {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return exitTimeout
 	}
-	if e, ok := errors.AsType[*netron.Error](err); ok && e.Remote() {
+	if e, ok := errors.AsType[*netron.Error](err); ok && (e.Remote() || e.Code != netron.Unavailable) {
 		return exitRemote
 	}
 	return exitUnavailable
