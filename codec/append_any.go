@@ -341,7 +341,7 @@ func appendMarshaler(dst []byte, p *plan, rv reflect.Value, depth int) ([]byte, 
 		}
 		rv = rv.Addr()
 	}
-	m, ok := rv.Interface().(Marshaler)
+	m, ok := reflect.TypeAssert[Marshaler](rv)
 	if !ok { // decodes itself only
 		return appendPlan(dst, p.plain, rv, depth)
 	}

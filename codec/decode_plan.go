@@ -46,7 +46,7 @@ func (d *Decoder) decodePlan(p *plan, rv reflect.Value) error {
 		_, err := d.decodeKnown(rv.Addr().Interface())
 		return err
 	case opMarshaler:
-		if u, ok := rv.Addr().Interface().(Unmarshaler); ok {
+		if u, ok := reflect.TypeAssert[Unmarshaler](rv.Addr()); ok {
 			return d.unmarshaler(u)
 		}
 		return d.decodePlan(p.plain, rv)

@@ -154,7 +154,7 @@ type form struct {
 }
 
 var forms = [0x20]form{
-	codeNil - codeNil:      {classNil, 1, 0, 0},
+	0:                      {classNil, 1, 0, 0},
 	codeFalse - codeNil:    {classBool, 1, 0, 0},
 	codeTrue - codeNil:     {classBool, 1, 0, 0},
 	codeBin8 - codeNil:     {classBinary, 2, 1, 0},

@@ -391,8 +391,7 @@ func errorOfFields(f Fields) *Error {
 
 // errorOf returns err as an Error.
 func errorOf(err error) *Error {
-	var t *TitanError
-	if errors.As(err, &t) {
+	if t, ok := errors.AsType[*TitanError](err); ok {
 		e := &Error{Kind: KindOfError, Name: t.Name, Message: t.Message, Stack: t.Stack, Fields: Fields{{"code", int64(t.Code)}}}
 		if len(t.Details) > 0 {
 			e.Fields = append(e.Fields, Field{"details", t.Details})

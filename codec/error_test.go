@@ -116,7 +116,7 @@ func TestTitanErrorCause(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("round trip differs (-want +got):\n%s", diff)
 	}
-	if got.Unwrap() != got.Cause {
+	if got.Unwrap() != got.Cause { //nolint:errorlint // identity is what is promised
 		t.Errorf("Unwrap() = %v, want %v", got.Unwrap(), got.Cause)
 	}
 }

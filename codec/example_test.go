@@ -77,8 +77,7 @@ func ExampleError() {
 	})
 	var err error
 	_ = codec.Unmarshal(b, &err)
-	var e *codec.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*codec.Error](err); ok {
 		code, _ := e.Fields.Get("code")
 		fmt.Println(e, code)
 	}

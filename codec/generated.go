@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -55,10 +56,8 @@ func (p *plan) inspect() {
 
 // isProbeable says whether the probes cover the type, and no part of it may be absent.
 func (p *plan) isProbeable(above []*plan) bool {
-	for _, a := range above {
-		if a == p {
-			return false // recursive
-		}
+	if slices.Contains(above, p) {
+		return false // recursive
 	}
 	above = append(above, p)
 	switch p.op {

@@ -80,7 +80,7 @@ func (d *Decoder) readNumber() (number, error) {
 		d.pos++
 		return intNumber(int64(int8(c))), nil
 	}
-	width := 0
+	var width int
 	switch c {
 	case codeUint8, codeInt8:
 		width = 1

@@ -3,6 +3,7 @@ package codec
 import (
 	"encoding/binary"
 	"math/big"
+	"reflect"
 	"strconv"
 )
 
@@ -50,20 +51,15 @@ type Pair struct{ Key, Value any }
 // comparable. Whole numbers are int64 after decoding.
 func (m Map) Get(key any) (value any, ok bool) {
 	for i := len(m) - 1; i >= 0; i-- {
-		if comparable(m[i].Key) && m[i].Key == key {
+		if isComparable(m[i].Key) && m[i].Key == key {
 			return m[i].Value, true
 		}
 	}
 	return nil, false
 }
 
-func comparable(v any) bool {
-	switch v.(type) {
-	case []any, map[string]any, []byte, Map, Set, Fields, Ext:
-		return false
-	}
-	return true
-}
+// isComparable reports whether v may stand beside ==, which panics otherwise.
+func isComparable(v any) bool { return v == nil || reflect.ValueOf(v).Comparable() }
 
 func (m Map) append(dst []byte, depth int) ([]byte, error) {
 	start := len(dst)

@@ -291,7 +291,7 @@ func parseTagged(t testing.TB, raw json.RawMessage) any {
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.UseNumber()
 	v, err := parseJSON(dec)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		t.Fatalf("parse %s: %v", raw, err)
 	}
 	return untag(t, v)

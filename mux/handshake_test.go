@@ -51,7 +51,7 @@ func TestHandshakeListener(t *testing.T) {
 				} else {
 					time.Sleep(idDelay - 1)
 					tc.wantIdle("a current Node connector misses an earlier id")
-					time.Sleep(1)
+					time.Sleep(time.Nanosecond)
 					tc.wantText("the id after the delay", `{"type":"id","id":"local","ext":{"v":1,"f":["cancel","credit"]}}`)
 				}
 				if tt.text != "" {
@@ -150,7 +150,7 @@ func TestHandshakeTimeout(t *testing.T) {
 			defer tc.end()
 			time.Sleep(3*time.Second - 1)
 			tc.wantOpen("there is still time")
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			tc.wantClose("nobody spoke", closePolicy, "handshake timeout")
 		})
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"math/big"
@@ -78,7 +79,7 @@ func runCall(ctx context.Context, e *env, args []string) error {
 
 // describe adds the details and fields of a remote error to its text.
 func describe(err error) error {
-	e, ok := err.(*netron.Error) //nolint:errorlint // nothing wraps it here
+	e, ok := errors.AsType[*netron.Error](err)
 	if !ok || (e.Details == nil && e.Fields == nil) {
 		return err
 	}

@@ -219,7 +219,7 @@ func (d *demoRun) load(ctx context.Context) error {
 				begin := time.Now()
 				sum, err := d.calc.Add(ctx, float64(i), 1)
 				if err == nil && sum != float64(i+1) {
-					err = fmt.Errorf("Add(%d, 1) = %v", i, sum)
+					err = fmt.Errorf("add(%d, 1) = %v", i, sum)
 				}
 				if err != nil {
 					failed <- err
