@@ -51,7 +51,6 @@ func (c *Conn) arrived(n int) {
 	}
 	used := c.input(c.inBuf.bytes())
 	c.inBuf.consumed(used)
-	c.stats.add(&c.counts)
 	if half := c.inBuf.b != nil || c.in.partial(); half != c.partial.Load() {
 		c.partial.Store(half)
 	}
@@ -108,6 +107,7 @@ func (c *Conn) dispatch(b []byte) (used int, end event, err *CloseError) {
 			break
 		}
 	}
+	c.stats.add(&c.counts)
 	if delivered {
 		c.handler.ReadDone()
 	}

@@ -20,6 +20,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if refusal == nil && (r.ContentLength != 0 || len(r.TransferEncoding) > 0) {
 		refusal = refuse(http.StatusBadRequest, "an upgrade request has no body")
 	}
+	if refusal == nil && r.RequestURI == "*" {
+		refusal = refuse(http.StatusBadRequest, "malformed request target")
+	}
 	if refusal == nil {
 		refusal = s.cfg.checkAccess(req)
 	}

@@ -125,7 +125,10 @@ func (p *pipe) write(b []byte) (n int, err error) {
 		case n == len(b):
 			return n, nil
 		}
-		if k := min(len(b)-n, p.limit-p.size, p.step()); k > 0 {
+		// Like a TCP sender, wait for room that is worth a segment: else a reader
+		// that takes a few bytes at a time would leave the line full of crumbs.
+		room := p.limit - p.size
+		if k := min(len(b)-n, room, p.step()); k == min(len(b)-n, p.step()) || k >= p.limit/4 {
 			p.put(b[n:n+k], now)
 			n += k
 			continue
