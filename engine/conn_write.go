@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -259,7 +260,11 @@ func (c *Conn) writePlain() (n int, again bool, err error) {
 		}
 		p = b.B
 	}
-	p = p[:min(len(p), pieceBytes)]
+	size := pieceBytes
+	if _, ok := c.nc.(*tls.Conn); ok {
+		size = gatherBytes // a record: TLS reports no smaller progress
+	}
+	p = p[:min(len(p), size)]
 	if d := c.lim.writeTimeout; d > 0 {
 		_ = c.nc.SetWriteDeadline(time.Now().Add(d))
 	}

@@ -40,6 +40,12 @@ func (e *Echo) Message(text bool, p []byte) {
 		e.full = true
 		return
 	}
+	if need := len(e.queue.B) + len(p) + maxHeader; need > cap(e.queue.B) {
+		bigger := buf.Get(max(need, 2*cap(e.queue.B)))
+		bigger.B = append(bigger.B, e.queue.B...)
+		e.queue.Release()
+		e.queue = bigger
+	}
 	e.queue.B = e.conn.AppendFrame(e.queue.B, text, p)
 }
 

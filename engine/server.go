@@ -32,10 +32,10 @@ type Server struct {
 	closed    bool
 	stopc     chan struct{} // closed when stopped is set
 	listeners map[net.Listener]struct{}
-	sockets   map[net.Conn]struct{} // in their handshake
+	sockets   map[net.Conn]bool // in their handshake; true if counted in total
 	conns     map[*Conn]struct{}
 	perAddr   map[netip.Addr]int // kept only with a limit per address
-	total     int                // sockets and conns, for MaxConns
+	total     int                // sockets that are not being refused, and conns; for MaxConns
 
 	wg sync.WaitGroup // Serve loops, handshakes, open connections
 }
@@ -59,7 +59,7 @@ func NewServer(cfg Config, accept func(*Conn)) *Server {
 		accept:    accept,
 		stopc:     make(chan struct{}),
 		listeners: make(map[net.Listener]struct{}),
-		sockets:   make(map[net.Conn]struct{}),
+		sockets:   make(map[net.Conn]bool),
 		conns:     make(map[*Conn]struct{}),
 		perAddr:   make(map[netip.Addr]int),
 	}
@@ -138,13 +138,14 @@ func (s *Server) handle(nc net.Conn) {
 		nc.Close()
 		return
 	}
-	s.wg.Go(func() {
+	go func() {
+		defer s.wg.Done() // admit has added it
 		defer s.recoverHandshake(nc)
 		if err := s.handshake(nc, full); err != nil {
 			s.forget(nc)
 			nc.Close()
 		}
-	})
+	}()
 }
 
 // recoverHandshake keeps a panic, above all one of accept, to its connection.
@@ -208,33 +209,40 @@ func (s *Server) adopt(nc, sock net.Conn, req *Request, early []byte) error {
 	return nil
 }
 
-// admit counts a socket in. full reports that a limit is reached; ok is false if
-// the server has stopped.
+// admit takes a socket in for its handshake, and adds 1 to wg for it. full
+// reports that a limit is reached: then the socket is to be refused, and does not
+// count. ok is false if the server has stopped.
 func (s *Server) admit(nc net.Conn) (full, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopped {
 		return false, false
 	}
+	s.wg.Add(1)
 	full = s.total >= s.cfg.maxConns()
-	s.total++
-	s.sockets[nc] = struct{}{}
+	addr := remoteIP(nc)
 	if s.cfg.MaxConnsPerAddr > 0 {
-		addr := remoteIP(nc)
 		full = full || s.perAddr[addr] >= s.cfg.maxPerAddr()
+	}
+	s.sockets[nc] = !full
+	if full {
+		return true, true
+	}
+	s.total++
+	if s.cfg.MaxConnsPerAddr > 0 {
 		s.perAddr[addr]++
 	}
-	return full, true
+	return false, true
 }
 
-// forget counts a socket out whose handshake failed.
+// forget takes a socket out whose handshake failed.
 func (s *Server) forget(nc net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.sockets[nc]; ok {
-		delete(s.sockets, nc)
+	if s.sockets[nc] {
 		s.releaseLocked(nc)
 	}
+	delete(s.sockets, nc)
 }
 
 func (s *Server) ended(c *Conn, nc net.Conn) {

@@ -30,6 +30,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if refusal == nil {
 		answer, refusal = upgradeAnswer(req.Header.Get("Sec-Websocket-Key"))
 	}
+	if refusal == nil && s.isStopped() {
+		refusal = refuse(http.StatusServiceUnavailable, "shutting down")
+	}
 	if refusal != nil {
 		s.refuseHTTP(w, refusal)
 		return
@@ -46,19 +49,21 @@ func (s *Server) hijack(w http.ResponseWriter, req *Request, answer []byte) {
 		return
 	}
 	full, ok := s.admit(nc)
-	if !ok || full {
-		s.wg.Go(func() {
-			s.refuse(nc, refuse(http.StatusServiceUnavailable, "too many connections"))
-			if ok {
-				s.forget(nc)
-			}
-			nc.Close()
-		})
+	if !ok {
+		nc.Close()
 		return
 	}
-	early := make([]byte, rw.Reader.Buffered())
-	_, _ = rw.Reader.Read(early) // cannot fail: they are in the buffer
-	if err := s.answerHijacked(nc, req, answer, early); err != nil {
+	defer s.wg.Done() // admit has added it
+	defer s.recoverHandshake(nc)
+	err = errRefused
+	if full {
+		s.refuse(nc, refuse(http.StatusServiceUnavailable, "too many connections"))
+	} else {
+		early := make([]byte, rw.Reader.Buffered())
+		_, _ = rw.Reader.Read(early) // cannot fail: they are in the buffer
+		err = s.answerHijacked(nc, req, answer, early)
+	}
+	if err != nil {
 		s.forget(nc)
 		nc.Close()
 	}

@@ -1,0 +1,132 @@
+package engine
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+var sizes = []int{0, 1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 63, 125, 126, 127, 128, 129, 200, 1000, 65535, 65536, 100_000}
+
+// TestAppendFrame reads frames back with the test's own code.
+func TestAppendFrame(t *testing.T) {
+	for _, n := range sizes {
+		p := make([]byte, n)
+		for i := range p {
+			p[i] = byte(rand.Uint32())
+		}
+		for _, client := range []bool{false, true} {
+			c := &Conn{client: client}
+			got := c.AppendFrame([]byte("before"), false, p)
+			got, ok := bytes.CutPrefix(got, []byte("before"))
+			if !ok {
+				t.Fatalf("AppendFrame of %d bytes overwrote dst", n)
+			}
+			tc := newReader(t, got, client)
+			first, back, err := tc.readFrame()
+			if err != nil || first != binary_ || !bytes.Equal(back, p) || tc.br.Buffered() != 0 {
+				t.Errorf("AppendFrame of %d bytes, client %v: read back %#02x, %d bytes, %v", n, client, first, len(back), err)
+			}
+		}
+	}
+}
+
+// TestMaskKeysDiffer checks that a key is not used for two frames (RFC 6455
+// section 5.3).
+func TestMaskKeysDiffer(t *testing.T) {
+	seen := make(map[uint32]bool)
+	for range 1000 {
+		f := appendFrame(nil, true, binary_, nil)
+		seen[binary.LittleEndian.Uint32(f[2:])] = true
+	}
+	if len(seen) < 990 {
+		t.Errorf("%d different keys in 1000 frames", len(seen))
+	}
+}
+
+func TestUnmaskOffsets(t *testing.T) {
+	key := [4]byte{1, 2, 3, 4}
+	for _, n := range sizes {
+		for offset := range 9 {
+			p := make([]byte, n)
+			unmask(p, key, offset)
+			for i, b := range p {
+				if want := key[(offset+i)%4]; b != want {
+					t.Fatalf("unmask of %d bytes at %d: byte %d = %d, want %d", n, offset, i, b, want)
+				}
+			}
+		}
+	}
+}
+
+func TestAppendFrameAllocs(t *testing.T) {
+	for _, n := range []int{16, 1000, 70_000} {
+		c := &Conn{client: true}
+		p, dst := make([]byte, n), make([]byte, 0, n+maxHeader)
+		if got := testing.AllocsPerRun(100, func() { c.AppendFrame(dst, false, p) }); got != 0 {
+			t.Errorf("AppendFrame of %d bytes with room: %v allocations, want 0", n, got)
+		}
+	}
+}
+
+func TestCutReason(t *testing.T) {
+	for _, tt := range []struct{ in, want string }{
+		{"", ""}, {"short", "short"},
+		{strings.Repeat("r", 123), strings.Repeat("r", 123)},
+		{strings.Repeat("r", 124), strings.Repeat("r", 123)},
+		{strings.Repeat("\u03ba", 62), strings.Repeat("\u03ba", 61)},
+		{"bad \xff", "bad \uFFFD"},
+	} {
+		if got := cutReason(tt.in); got != tt.want || len(got) > 123 || !utf8.ValidString(got) {
+			t.Errorf("cutReason(%q) = %q, want %q", tt.in, got, tt.want)
+		}
+	}
+}
+
+// TestUTF8Check compares with unicode/utf8 over random bytes in random pieces.
+func TestUTF8Check(t *testing.T) {
+	alphabet := []string{"a", "\u00e9", "\u20ac", "\U0001F600", "\xc3", "\xe2\x82", "\xf0\x9f\x98", "\x80", "\xed\xa0\x80", "\xff"}
+	for range 20_000 {
+		var s string
+		for range rand.IntN(6) {
+			s += alphabet[min(rand.IntN(14), 9)%len(alphabet)]
+		}
+		var u utf8Check
+		ok := true
+		for rest := s; len(rest) > 0 && ok; {
+			k := 1 + rand.IntN(len(rest))
+			ok = u.write([]byte(rest[:k]))
+			rest = rest[k:]
+		}
+		ok = ok && u.complete()
+		if ok != utf8.ValidString(s) {
+			t.Fatalf("utf8Check(%q) = %v, want %v", s, ok, !ok)
+		}
+	}
+}
+
+func BenchmarkAppendFrame(b *testing.B) {
+	for _, n := range []struct {
+		name string
+		size int
+	}{{"16B", 16}, {"52B", 52}, {"4KiB", 4 << 10}, {"64KiB", 64 << 10}} {
+		for _, client := range []bool{false, true} {
+			name := n.name + "/server"
+			if client {
+				name = n.name + "/client"
+			}
+			b.Run(name, func(b *testing.B) {
+				c := &Conn{client: client}
+				p, dst := make([]byte, n.size), make([]byte, 0, n.size+maxHeader)
+				b.SetBytes(int64(n.size))
+				b.ReportAllocs()
+				for b.Loop() {
+					c.AppendFrame(dst, false, p)
+				}
+			})
+		}
+	}
+}
