@@ -55,7 +55,7 @@ type Config struct {
 	Path string
 
 	// TLS makes [Server.Serve] speak TLS, and configures it for [Dial] with
-	// wss://. The certificate check of a dialler may not be left out by default.
+	// wss://. Default is to verify certificates against the roots of the system.
 	TLS *tls.Config
 
 	// Logger receives panics of handlers and failures to accept. Default none.

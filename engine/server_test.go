@@ -38,6 +38,9 @@ func TestServerMaxConns(t *testing.T) {
 				dial(101)
 				dial(503).nc.Close()
 				dial(503).nc.Close()
+				for s.ConnCount() < 2 { // the answer goes out before it counts
+					runtime.Gosched()
+				}
 				if got := s.ConnCount(); got != 2 {
 					t.Errorf("ConnCount() = %d, want 2", got)
 				}
