@@ -19,7 +19,7 @@ const defID = "550e8400-e29b-41d4-a716-446655440000"
 
 func TestCallDoesNotAllocate(t *testing.T) {
 	buf := make([]byte, 0, 128)
-	var boxed = []any{2.5, 3, "s", true}
+	boxed := []any{2.5, 3, "s", true}
 	encode := func() {
 		b := codec.AppendArrayHeader(buf, 4)
 		b = codec.AppendString(b, defID)
