@@ -143,7 +143,7 @@ func (d *demoRun) errors(ctx context.Context) error {
 	d.say("Divide(1, 0): %v", err)
 	failure, ok := errors.AsType[*netron.Error](d.calc.Fail(ctx, "E_STOCK"))
 	if !ok {
-		return errors.New("Fail did not fail")
+		return errors.New("the call of Fail did not fail")
 	}
 	d.say("Fail(\"E_STOCK\"): name %s, code %v, details %v", failure.Name, failure.Fields["code"], failure.Details)
 	if err := d.calc.Nothing(ctx); err != nil {

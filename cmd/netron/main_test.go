@@ -160,8 +160,17 @@ func (o *once) Collect(dst [][]byte) [][]byte {
 
 func TestUsage(t *testing.T) {
 	for _, args := range [][]string{
-		{}, {"nonsense"}, {"serve"}, {"serve", "--demo", "extra"}, {"serve", "--nonsense"}, {"serve", "--demo", "--tls-cert", "x"},
-		{"call"}, {"call", "--timeout"}, {"bench", "nonsense"}, {"bench", "rpc", "extra"}, {"demo", "--nonsense"},
+		{},
+		{"nonsense"},
+		{"serve"},
+		{"serve", "--demo", "extra"},
+		{"serve", "--nonsense"},
+		{"serve", "--demo", "--tls-cert", "x"},
+		{"call"},
+		{"call", "--timeout"},
+		{"bench", "nonsense"},
+		{"bench", "rpc", "extra"},
+		{"demo", "--nonsense"},
 	} {
 		if _, errs, code := runTool(t, args...); code != exitUsage || errs == "" {
 			t.Errorf("%v: exit code %d, %q, want %d and an explanation", args, code, errs, exitUsage)

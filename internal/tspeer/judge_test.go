@@ -110,7 +110,7 @@ func TestClientNoticesBadServer(t *testing.T) {
 		{"type of the answer", "titan/call-add", changed(isAnswerTo(2), func(p *Packet) { p.Type = TypeTask }), RuleMismatch},
 		{"answer to nothing", "titan/call-add", changed(isAnswerTo(2), func(p *Packet) { p.ID = 77 }), RuleUnexpected},
 		{"two answers", "titan/call-add", tampered(func(p *Packet) []*Packet { return []*Packet{p, p} }), RuleUnexpected},
-		{"no answer", "titan/call-add", tampered(func(p *Packet) []*Packet { return nil }), RuleMissing},
+		{"no answer", "titan/call-add", tampered(func(*Packet) []*Packet { return nil }), RuleMissing},
 		{"a request", "titan/call-add", tampered(func(p *Packet) []*Packet {
 			return []*Packet{{ID: 9, Type: TypeTask, Impulse: true, Payload: []any{"emit", "x"}}, p}
 		}), RuleUnexpected},
@@ -360,7 +360,7 @@ func TestServerNoticesBadClient(t *testing.T) {
 		}), RuleUnexpected},
 		{"a map as payload", "titan/call-add", changed(isRequest, func(p *Packet) { p.Payload = Object{{"defId", "x"}} }), RulePayload},
 		{"an answer to nothing", "titan/call-add", tampered(func(p *Packet) []*Packet { return []*Packet{p, {ID: 4242, Type: TypeCall}} }), RuleUnexpected},
-		{"a stream error", "titan/call-add", tampered(func(p *Packet) []*Packet {
+		{"a stream error", "titan/call-add", tampered(func(*Packet) []*Packet {
 			return []*Packet{{ID: 7, Type: TypeStreamError, Impulse: true, Payload: Object{{"streamId", 1.0}, {"message", "x"}}}}
 		}), RuleUnexpected},
 		{"a request left out", "titan/event-unsubscribe", tampered(func(p *Packet) []*Packet {
@@ -451,7 +451,7 @@ func TestServerJudgesUploads(t *testing.T) {
 					cancel()
 					done <- err
 				}()
-				p, err := dialProgram(ctx, t, 1, dial, nil)
+				p, err := dialProgram(ctx, t, 1, dial)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -495,7 +495,7 @@ func TestServerJoinsBytes(t *testing.T) {
 			report = r
 			done <- err
 		}()
-		p, err := dialProgram(ctx, t, 1, dial, nil)
+		p, err := dialProgram(ctx, t, 1, dial)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -522,7 +522,7 @@ func TestServerCourtesies(t *testing.T) {
 			_, err := conversation(t, "browser-no-discovery/call-add").ServeRecorded(t.Context(), accept)
 			done <- err
 		}()
-		p, err := dialProgram(t.Context(), t, 1, dial, nil)
+		p, err := dialProgram(t.Context(), t, 1, dial)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -15,7 +15,7 @@ import (
 // ServeRecorded is content with such a program.
 type program struct {
 	t       *testing.T
-	ctx     context.Context
+	ctx     context.Context //nolint:containedctx // a program lives for one test
 	link    *link
 	in      *inbox
 	id      string
@@ -27,7 +27,7 @@ type program struct {
 }
 
 // dialProgram makes the handshake with a played server.
-func dialProgram(ctx context.Context, t *testing.T, conn int, dial Endpoints, tamper func(frame) []frame) (*program, error) {
+func dialProgram(ctx context.Context, t *testing.T, conn int, dial Endpoints) (*program, error) {
 	nc, err := dial(ctx)
 	if err != nil {
 		return nil, err
@@ -46,7 +46,6 @@ func dialProgram(ctx context.Context, t *testing.T, conn int, dial Endpoints, ta
 		p.link.close()
 		return nil, err
 	}
-	p.link.tamper = tamper
 	p.link.send(true, []byte(`{"type":"client-id","id":"`+p.id+`","ext":{"v":1,"f":[]}}`))
 	return p, nil
 }
@@ -187,7 +186,7 @@ func runProgram(ctx context.Context, t *testing.T, c *Conversation, dial Endpoin
 	}
 	conns := map[int]*program{}
 	for n := 1; n <= len(c.upgrades); n++ {
-		if conns[n], err = dialProgram(ctx, t, n, dial, nil); err != nil {
+		if conns[n], err = dialProgram(ctx, t, n, dial); err != nil {
 			return err
 		}
 		defer conns[n].link.close()

@@ -79,7 +79,7 @@ func (l *link) acceptUpgrade() (*http.Request, error) {
 	}
 	var resp bytes.Buffer
 	w := bufio.NewWriter(&resp)
-	fmt.Fprintf(w, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n", acceptKey(req.Header.Get("Sec-Websocket-Key")))
+	_, _ = fmt.Fprintf(w, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n", acceptKey(req.Header.Get("Sec-Websocket-Key")))
 	_ = w.Flush()
 	if _, err := l.nc.Write(resp.Bytes()); err != nil {
 		return req, violation(RuleUpgrade, "the response was not read: %v", err)

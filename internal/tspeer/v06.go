@@ -56,10 +56,10 @@ func numberAt(args []any, i int) float64 {
 	return x
 }
 
-// argAt returns argument i, Undefined if it is missing.
-func argAt(args []any, i int) any {
-	if i >= len(args) {
+// firstArg returns the first argument, Undefined if there is none.
+func firstArg(args []any) any {
+	if len(args) == 0 {
 		return Undefined{}
 	}
-	return args[i]
+	return args[0]
 }

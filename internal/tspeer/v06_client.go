@@ -260,9 +260,20 @@ func (c *client06) values() error {
 	for _, v := range []any{
 		nil, true, false, 0.0, -1.0, -33.0, -129.0, -32769.0, -214748364.0, -214748365.0, -300000000.0, math.MinInt32 - 1.0, 128.0, 65536.0,
 		float64(math.MaxInt32), 1.0 * (1 << 31), 1.0*(1<<32) - 1, 1.0 * (1 << 32), 1.0*(1<<53) - 1, -1.0 * (1 << 53), 1.5, math.NaN(), math.Inf(1), 1e300,
-		"", "a", "привет", "\U0001f600", []byte{}, []byte{1, 2, 3}, []any{}, []any{1.0, []any{"x", nil}},
-		Object{}, Object{{"a", 1.0}, {"b", Object{{"c", []any{true}}}}}, Date(1_700_000_000_000), Date(0),
-		BigInt("123456789012345678901234567890"), BigInt("-1"), Map{}, Map{{"one", 1.0}, {2.0, "two"}}, Set{}, Set{"first", 2.0}, RegExp{"a+", "gi"},
+		"", "a", "привет", "\U0001f600",
+		[]byte{},
+		[]byte{1, 2, 3},
+		[]any{},
+		[]any{1.0, []any{"x", nil}},
+		Object{},
+		Object{{"a", 1.0}, {"b", Object{{"c", []any{true}}}}},
+		Date(1_700_000_000_000), Date(0),
+		BigInt("123456789012345678901234567890"), BigInt("-1"),
+		Map{},
+		Map{{"one", 1.0}, {2.0, "two"}},
+		Set{},
+		Set{"first", 2.0},
+		RegExp{"a+", "gi"},
 	} {
 		if err := c.want(v, TypeCall, c.defID, "echo", v); err != nil {
 			return err

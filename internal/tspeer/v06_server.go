@@ -216,7 +216,7 @@ func (s *server06) call(p *Packet) error {
 	case "count":
 		s.count(p, int(numberAt(args, 0)))
 	case "upload", "sumStream":
-		return s.beginUpload(p, argAt(args, 0))
+		return s.beginUpload(p, firstArg(args))
 	case "child":
 		id := newUUID()
 		s.nested[id] = numberAt(args, 0)
@@ -243,11 +243,11 @@ func calculate06(method string, args []any) any {
 		}
 		return a / b
 	case "fail":
-		code := argAt(args, 0)
+		code := firstArg(args)
 		details := Object{{"code", code}, {"list", []any{1.0, 2.0, 3.0}}}
 		return thrown06("TypeError", "custom failure", Member{"code", code}, Member{"details", details})
 	case "echo":
-		return argAt(args, 0)
+		return firstArg(args)
 	case "echoAll":
 		return args
 	case "nothing":
@@ -271,7 +271,7 @@ func (s *server06) count(p *Packet, n int) {
 
 // fire sends an event to the client if it subscribed, and answers true.
 func (s *server06) fire(p *Packet, args []any) {
-	if name, _ := argAt(args, 0).(string); s.subscribed[name] {
+	if name, _ := firstArg(args).(string); s.subscribed[name] {
 		id := s.nextID()
 		s.asked[id] = true
 		s.send(&Packet{ID: id, Type: TypeTask, Impulse: true, Payload: append([]any{"emit"}, args...)})

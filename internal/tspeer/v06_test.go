@@ -13,7 +13,7 @@ import (
 )
 
 // play06 runs the 0.6 client against the 0.6 server.
-func play06(t *testing.T, uses Features, client, server []Option) (clientErr, serverErr error, report *Report) {
+func play06(t *testing.T, uses Features, client, server []Option) (report *Report, clientErr, serverErr error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -25,14 +25,14 @@ func play06(t *testing.T, uses Features, client, server []Option) (clientErr, se
 	}()
 	_, clientErr = Replay06(ctx, near, uses, client...)
 	<-done
-	return clientErr, serverErr, report
+	return report, clientErr, serverErr
 }
 
 func TestReplay06AgainstItself(t *testing.T) {
 	for _, uses := range []Features{0, Properties | Nested | Events | Streams | UserTasks} {
 		for _, server := range [][]Option{nil, {AllowServiceEvents()}} {
 			synctest.Test(t, func(t *testing.T) {
-				client, served, report := play06(t, uses, nil, server)
+				report, client, served := play06(t, uses, nil, server)
 				if client != nil || served != nil {
 					t.Errorf("uses %v: Replay06() = %v, Serve06() = %v, want nil", uses, client, served)
 				}
@@ -127,7 +127,7 @@ func TestClient06NoticesBadServer(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				client, _, _ := play06(t, Streams, nil, []Option{tt.server, Patience(30 * time.Second)})
+				_, client, _ := play06(t, Streams, nil, []Option{tt.server, Patience(30 * time.Second)})
 				wantRule(t, client, tt.want)
 			})
 		})
@@ -186,7 +186,7 @@ func TestServer06NoticesBadClient(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				_, served, _ := play06(t, Events|Streams, []Option{tt.client}, nil)
+				_, _, served := play06(t, Events|Streams, []Option{tt.client}, nil)
 				wantRule(t, served, tt.want)
 			})
 		})
@@ -222,7 +222,7 @@ func TestServer06Manners(t *testing.T) {
 			_, err := Serve06(t.Context(), far)
 			done <- err
 		}()
-		p, err := dialProgram(t.Context(), t, 1, Conns(near), nil) // sends a text client-id
+		p, err := dialProgram(t.Context(), t, 1, Conns(near)) // sends a text client-id
 		if err != nil {
 			t.Fatal(err)
 		}
