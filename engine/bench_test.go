@@ -82,7 +82,7 @@ func TestSteadyStateAllocs(t *testing.T) {
 		t.Skip("the race detector allocates")
 	}
 	tc, c := role{driver{name: "tcp", listen: listenTCP}, false}.open(t, Config{}, echo)
-	frame := tc.frame(binary_, "0123456789abcdef")
+	frame := tc.frame(asBinary, "0123456789abcdef")
 	answer := make([]byte, 18)
 	run := func() {
 		tc.write(frame)

@@ -237,7 +237,7 @@ func (c *Conn) writeWait() (n int, again bool, err error) {
 	if d := c.lim.writeTimeout; d > 0 {
 		// The deadline must not stay: it would fail a later write that does not wait.
 		_ = c.nc.SetWriteDeadline(time.Now().Add(d))
-		defer c.nc.SetWriteDeadline(time.Time{})
+		defer func() { _ = c.nc.SetWriteDeadline(time.Time{}) }()
 	}
 	n, err = c.writer.waitWrite(c.out)
 	if errors.Is(err, os.ErrDeadlineExceeded) {

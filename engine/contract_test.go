@@ -33,7 +33,7 @@ type testPart struct {
 
 const (
 	text     = bitFin | opText
-	binary_  = bitFin | opBinary
+	asBinary = bitFin | opBinary
 	ping     = bitFin | opPing
 	pong     = bitFin | opPong
 	closing  = bitFin | opClose
@@ -134,11 +134,11 @@ func TestContractFraming(t *testing.T) {
 		p := strings.Repeat("*", n)
 		xs = append(xs,
 			exchange{name: fmt.Sprintf("text of %d", n), send: []testPart{f(text, p)}, want: []testPart{f(text, p)}},
-			exchange{name: fmt.Sprintf("binary of %d", n), send: []testPart{f(binary_, p)}, want: []testPart{f(binary_, p)}})
+			exchange{name: fmt.Sprintf("binary of %d", n), send: []testPart{f(asBinary, p)}, want: []testPart{f(asBinary, p)}})
 	}
 	many := exchange{name: "many messages at once"}
 	for i := range 500 {
-		m := f(binary_, strings.Repeat(string(rune('a'+i%26)), i))
+		m := f(asBinary, strings.Repeat(string(rune('a'+i%26)), i))
 		many.send, many.want = append(many.send, m), append(many.want, m)
 	}
 	play(t, append(xs, many))
@@ -164,7 +164,7 @@ func TestContractPings(t *testing.T) {
 func TestContractReservedBits(t *testing.T) {
 	var xs []exchange
 	for rsv := byte(1); rsv <= 7; rsv++ {
-		for _, first := range []byte{text, binary_, ping, pong, closing} {
+		for _, first := range []byte{text, asBinary, ping, pong, closing} {
 			xs = append(xs, exchange{
 				name: fmt.Sprintf("first byte %#02x", first|rsv<<4),
 				send: []testPart{f(text, "before"), f(first|rsv<<4, "xx"), f(ping, "")}, want: []testPart{f(text, "before")}, code: 1002,
@@ -194,11 +194,11 @@ func TestContractFragmentation(t *testing.T) {
 	manyFragments.send = append(manyFragments.send, f(contLast, ""))
 	play(t, []exchange{
 		{name: "two fragments", send: []testPart{f(textPart, "frag"), f(contLast, "ment")}, want: []testPart{f(text, "fragment")}},
-		{name: "binary fragments", send: []testPart{f(binPart, "\xff"), f(contPart, "\xfe"), f(contLast, "\xfd")}, want: []testPart{f(binary_, "\xff\xfe\xfd")}},
+		{name: "binary fragments", send: []testPart{f(binPart, "\xff"), f(contPart, "\xfe"), f(contLast, "\xfd")}, want: []testPart{f(asBinary, "\xff\xfe\xfd")}},
 		{name: "empty fragments", send: []testPart{f(textPart, ""), f(contPart, ""), f(contLast, "")}, want: []testPart{f(text, "")}},
-		{name: "one empty, one full", send: []testPart{f(binPart, ""), f(contPart, "x"), f(contLast, "")}, want: []testPart{f(binary_, "x")}},
+		{name: "one empty, one full", send: []testPart{f(binPart, ""), f(contPart, "x"), f(contLast, "")}, want: []testPart{f(asBinary, "x")}},
 		{name: "ping between fragments", send: []testPart{f(textPart, "frag"), f(ping, "p"), f(contLast, "ment")}, want: []testPart{f(pong, "p"), f(text, "fragment")}},
-		{name: "messages after a fragmented one", send: []testPart{f(textPart, "a"), f(contLast, "b"), f(binary_, "c"), f(textPart, "d"), f(contLast, "")}, want: []testPart{f(text, "ab"), f(binary_, "c"), f(text, "d")}},
+		{name: "messages after a fragmented one", send: []testPart{f(textPart, "a"), f(contLast, "b"), f(asBinary, "c"), f(textPart, "d"), f(contLast, "")}, want: []testPart{f(text, "ab"), f(asBinary, "c"), f(text, "d")}},
 		{name: "fragmented ping", send: []testPart{f(opPing, "x"), f(contLast, "y")}, code: 1002},
 		{name: "fragmented pong", send: []testPart{f(opPong, "x"), f(contLast, "y")}, code: 1002},
 		{name: "fragmented close", send: []testPart{f(opClose, code(1000, ""))}, code: 1002},
@@ -216,7 +216,7 @@ func TestContractUTF8(t *testing.T) {
 	xs := []exchange{
 		{name: "valid", send: []testPart{f(text, greek)}, want: []testPart{f(text, greek)}},
 		{name: "largest code point", send: []testPart{f(text, "\U0010FFFF\uFFFD")}, want: []testPart{f(text, "\U0010FFFF\uFFFD")}},
-		{name: "binary is not checked", send: []testPart{f(binary_, "\xff\xc0\x80")}, want: []testPart{f(binary_, "\xff\xc0\x80")}},
+		{name: "binary is not checked", send: []testPart{f(asBinary, "\xff\xc0\x80")}, want: []testPart{f(asBinary, "\xff\xc0\x80")}},
 		{name: "invalid only in the last fragment", send: []testPart{f(textPart, "ok"), f(contLast, "\xff")}, code: 1007},
 		{name: "ends inside a code point", send: []testPart{f(textPart, "\xce"), f(contLast, "")}, code: 1007},
 		{name: "invalid in an unfinished frame", send: []testPart{f(textPart, greek+"\xed\xa0\x80")}, code: 1007},
@@ -312,12 +312,12 @@ func TestContractLengths(t *testing.T) {
 			name, raw string
 			code      uint16
 		}{
-			{"2^63", string([]byte{binary_, m | 127}) + long(1<<63), 1002},
-			{"2^64-1", string([]byte{binary_, m | 127}) + long(1<<64-1), 1002},
-			{"2^63-1", string([]byte{binary_, m | 127}) + long(1<<63-1), 1009},
-			{"over the limit", string([]byte{binary_, m | 127}) + long(16<<20+1), 1009},
-			{"125 in two bytes", string([]byte{binary_, m | 126, 0, 125}), 1002},
-			{"65535 in eight bytes", string([]byte{binary_, m | 127}) + long(65535), 1002},
+			{"2^63", string([]byte{asBinary, m | 127}) + long(1<<63), 1002},
+			{"2^64-1", string([]byte{asBinary, m | 127}) + long(1<<64-1), 1002},
+			{"2^63-1", string([]byte{asBinary, m | 127}) + long(1<<63-1), 1009},
+			{"over the limit", string([]byte{asBinary, m | 127}) + long(16<<20+1), 1009},
+			{"125 in two bytes", string([]byte{asBinary, m | 126, 0, 125}), 1002},
+			{"65535 in eight bytes", string([]byte{asBinary, m | 127}) + long(65535), 1002},
 			{"ping of 2^63", string([]byte{ping, m | 127}) + long(1<<63), 1002},
 			{"wrong mask bit", string([]byte{text, ^m & 0x80}), 1002},
 		} {
@@ -336,12 +336,12 @@ func TestContractMessageLimit(t *testing.T) {
 		cfg := Config{MaxMessageBytes: 1000}
 		tc, _ := r.open(t, cfg, echo)
 		p := strings.Repeat("x", 1000)
-		tc.writeFrame(binary_, p)
-		tc.wantFrame("a message of the limit", binary_, p)
+		tc.writeFrame(asBinary, p)
+		tc.wantFrame("a message of the limit", asBinary, p)
 		tc.writeFrame(binPart, p[:600])
 		tc.writeFrame(contLast, p[:400])
-		tc.wantFrame("fragments of the limit", binary_, p)
-		tc.writeFrame(binary_, p+"x")
+		tc.wantFrame("fragments of the limit", asBinary, p)
+		tc.writeFrame(asBinary, p+"x")
 		tc.wantClose(1009, "one byte over")
 		tc.wantEOF("one byte over")
 
@@ -355,15 +355,15 @@ func TestContractMessageLimit(t *testing.T) {
 		}
 		tc, _ = r.open(t, Config{MaxMessageBytes: -1}, echo)
 		p = strings.Repeat("x", 17<<20)
-		go tc.nc.Write(tc.frame(binary_, p))
-		tc.wantFrame("no limit", binary_, p)
+		go tc.nc.Write(tc.frame(asBinary, p))
+		tc.wantFrame("no limit", asBinary, p)
 	})
 }
 
 func TestContractEarlyBytes(t *testing.T) {
 	forEachRole(t, func(t *testing.T, r role) {
 		early := testFrame(!r.dials, text, []byte("early"))
-		half := testFrame(!r.dials, binary_, []byte(strings.Repeat("half", 100)))
+		half := testFrame(!r.dials, asBinary, []byte(strings.Repeat("half", 100)))
 		tc, c := r.openUnstarted(t, Config{}, append(early, half[:200]...))
 		rec := newRecorder()
 		c.Start(rec)
@@ -391,14 +391,14 @@ func testCloseAnswered(t *testing.T, r role) {
 	rec.send(c.AppendFrame(nil, false, []byte("last words")))
 	c.CloseWith(CloseGoingAway, "moving")
 	c.CloseWith(CloseNormal, "ignored")
-	tc.wantFrame("what Collect offers goes first", binary_, "last words")
+	tc.wantFrame("what Collect offers goes first", asBinary, "last words")
 	first, p, err := tc.readFrame()
 	if first != closing || string(p) != code(1001, "moving") || err != nil {
 		t.Fatalf("got frame %#x %q, %v, want close 1001 moving", first, p, err)
 	}
 	rec.send(c.AppendFrame(nil, false, []byte("too late")))
 	c.Kick()
-	tc.writeFrame(binary_, "in flight")
+	tc.writeFrame(asBinary, "in flight")
 	tc.writeFrame(closing, code(1001, ""))
 	if !r.dials {
 		tc.wantEOF("the server ends first")
@@ -496,7 +496,7 @@ func TestContractClose(t *testing.T) {
 		if err := c.Err(); !errors.Is(err, ErrClosed) {
 			t.Errorf("Err() = %v, want ErrClosed", err)
 		}
-		if len(rec.closed) != 1 || rec.closed[0] != c.Err() {
+		if len(rec.closed) != 1 || rec.closed[0] != c.Err() { //nolint:errorlint // identity is what is promised
 			t.Errorf("Closed got %v, want the one error %v", rec.closed, c.Err())
 		}
 		c.CloseWith(1000, "")
@@ -571,7 +571,7 @@ func TestContractReadDone(t *testing.T) {
 		}
 		tc, c := r.open(t, Config{}, func(*Conn) Handler { return rec })
 		for range 3 {
-			tc.write(append(tc.frame(text, "a"), tc.frame(binary_, "b")...))
+			tc.write(append(tc.frame(text, "a"), tc.frame(asBinary, "b")...))
 			tc.writeFrame(ping, "")
 			tc.wantFrame("ping", pong, "")
 		}

@@ -14,8 +14,8 @@ type client struct {
 	got   chan string
 }
 
-func (c *client) Message(text bool, p []byte) { c.got <- string(p) } // copies p
-func (c *client) ReadDone()                   {}
+func (c *client) Message(_ bool, p []byte) { c.got <- string(p) } // copies p
+func (c *client) ReadDone()                {}
 func (c *client) Collect(dst [][]byte) [][]byte {
 	dst = append(dst, c.queue...)
 	c.queue = nil

@@ -27,7 +27,7 @@ func TestAppendFrame(t *testing.T) {
 			}
 			tc := newReader(t, got, client)
 			first, back, err := tc.readFrame()
-			if err != nil || first != binary_ || !bytes.Equal(back, p) || tc.br.Buffered() != 0 {
+			if err != nil || first != asBinary || !bytes.Equal(back, p) || tc.br.Buffered() != 0 {
 				t.Errorf("AppendFrame of %d bytes, client %v: read back %#02x, %d bytes, %v", n, client, first, len(back), err)
 			}
 		}
@@ -39,7 +39,7 @@ func TestAppendFrame(t *testing.T) {
 func TestMaskKeysDiffer(t *testing.T) {
 	seen := make(map[uint32]bool)
 	for range 1000 {
-		f := appendFrame(nil, true, binary_, nil)
+		f := appendFrame(nil, true, asBinary, nil)
 		seen[binary.LittleEndian.Uint32(f[2:])] = true
 	}
 	if len(seen) < 990 {
@@ -74,7 +74,8 @@ func TestAppendFrameAllocs(t *testing.T) {
 
 func TestCutReason(t *testing.T) {
 	for _, tt := range []struct{ in, want string }{
-		{"", ""}, {"short", "short"},
+		{"", ""},
+		{"short", "short"},
 		{strings.Repeat("r", 123), strings.Repeat("r", 123)},
 		{strings.Repeat("r", 124), strings.Repeat("r", 123)},
 		{strings.Repeat("\u03ba", 62), strings.Repeat("\u03ba", 61)},

@@ -298,8 +298,15 @@ func TestPathPrefix(t *testing.T) {
 		prefix, path string
 		want         bool
 	}{
-		{"", "/any", true}, {"/", "/any", true}, {"/ws", "/ws", true}, {"ws/", "/ws", true}, {"/ws", "/ws/a", true},
-		{"/ws", "/wsx", false}, {"/ws", "/", false}, {"/a/b", "/a", false}, {"/a/b", "/a/b/c", true},
+		{"", "/any", true},
+		{"/", "/any", true},
+		{"/ws", "/ws", true},
+		{"ws/", "/ws", true},
+		{"/ws", "/ws/a", true},
+		{"/ws", "/wsx", false},
+		{"/ws", "/", false},
+		{"/a/b", "/a", false},
+		{"/a/b", "/a/b/c", true},
 	} {
 		if got := pathMatches(tt.prefix, tt.path); got != tt.want {
 			t.Errorf("pathMatches(%q, %q) = %v, want %v", tt.prefix, tt.path, got, tt.want)
@@ -347,7 +354,12 @@ func TestDialTargets(t *testing.T) {
 		{"wss://h", "wss://h/", "h:443"},
 		{"ws://[::1]:99/x", "ws://[::1]:99/x", "[::1]:99"},
 		{"[::1]", "ws://[::1]/", "[::1]:80"},
-		{"http://h", "", ""}, {"ws://", "", ""}, {"ws://h/#f", "", ""}, {"ws://h/#", "", ""}, {"ws://h:port", "", ""}, {"", "", ""},
+		{"http://h", "", ""},
+		{"ws://", "", ""},
+		{"ws://h/#f", "", ""},
+		{"ws://h/#", "", ""},
+		{"ws://h:port", "", ""},
+		{"", "", ""},
 	} {
 		var addr string
 		stop := errors.New("stop")

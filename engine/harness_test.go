@@ -421,13 +421,12 @@ func (tc *conversation) wantGone(why string) {
 }
 
 // wantUpgrade reads the answer to the upgrade.
-func (tc *conversation) wantUpgrade() *http.Response {
+func (tc *conversation) wantUpgrade() {
 	tc.t.Helper()
 	resp := tc.wantStatus("upgrade", http.StatusSwitchingProtocols)
 	if got := resp.Header.Get("Sec-WebSocket-Accept"); got != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" {
 		tc.t.Fatalf("Sec-WebSocket-Accept = %q, want the example of RFC 6455 section 1.3", got)
 	}
-	return resp
 }
 
 func (tc *conversation) wantStatus(why string, status int) *http.Response {

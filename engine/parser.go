@@ -187,7 +187,7 @@ func (p *parser) isText(h *frameHeader) bool {
 func (p *parser) data(h *frameHeader, body []byte) (ev event, err *CloseError) {
 	text := p.isText(h)
 	if text {
-		ok := false
+		var ok bool
 		if h.fin() && !p.fragmented && p.seen == 0 {
 			ok = utf8.Valid(body)
 		} else {

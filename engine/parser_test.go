@@ -200,7 +200,7 @@ func BenchmarkParse(b *testing.B) {
 		size int
 	}{{"16B", 16}, {"52B", 52}, {"4KiB", 4 << 10}, {"64KiB", 64 << 10}} {
 		b.Run(n.name, func(b *testing.B) {
-			frame := testFrame(true, binary_, make([]byte, n.size))
+			frame := testFrame(true, asBinary, make([]byte, n.size))
 			p := parser{maxMessage: 1 << 20}
 			b.SetBytes(int64(n.size))
 			b.ReportAllocs()

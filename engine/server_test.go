@@ -98,7 +98,7 @@ func TestServeFails(t *testing.T) {
 	p := listenTCP(t)
 	ln := &flakyListener{Listener: p.ln, err: broken}
 	ln.fails.Store(1)
-	s := NewServer(Config{}, func(c *Conn) {})
+	s := NewServer(Config{}, func(*Conn) {})
 	if err := s.Serve(ln); !errors.Is(err, broken) {
 		t.Errorf("Serve = %v, want the error of Accept", err)
 	}
@@ -123,7 +123,7 @@ func TestServerStopAndWait(t *testing.T) {
 		tc.wantUpgrade()
 		s.StopAccepting()
 		s.StopAccepting()
-		if err := <-served; err != ErrServerClosed {
+		if err := <-served; !errors.Is(err, ErrServerClosed) {
 			t.Errorf("Serve = %v, want ErrServerClosed", err)
 		}
 		if _, err := p.dial(); err == nil {
@@ -238,7 +238,7 @@ func TestUndeliveredLengths(t *testing.T) {
 	ready.Add(conns)
 	s := NewServer(Config{}, func(c *Conn) { c.Start(NewEcho(c)); ready.Done() })
 	t.Cleanup(p.serve(s, p.ln))
-	announce := testFrame(true, binary_, make([]byte, 16<<20))[:14+10]
+	announce := testFrame(true, asBinary, make([]byte, 16<<20))[:14+10]
 	before := heap()
 	for range conns {
 		nc, err := p.dial()
@@ -292,7 +292,7 @@ func TestTCPWriteBlocks(t *testing.T) {
 				c.Kick()
 			}
 			for _, m := range want {
-				tc.wantFrame("in order and whole", binary_, m)
+				tc.wantFrame("in order and whole", asBinary, m)
 			}
 			want = nil
 		}
@@ -401,7 +401,7 @@ func TestServerCloseUnderLoad(t *testing.T) {
 		s := NewServer(Config{TLS: p.tls}, func(c *Conn) { c.Start(NewEcho(c)) })
 		stop := p.serve(s, p.ln)
 		var wg sync.WaitGroup
-		frame := bytes.Repeat(testFrame(true, binary_, make([]byte, 1000)), 100)
+		frame := bytes.Repeat(testFrame(true, asBinary, make([]byte, 1000)), 100)
 		for range 8 {
 			nc, err := p.dial()
 			if err != nil {

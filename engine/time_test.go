@@ -96,8 +96,8 @@ func TestFrameTimeout(t *testing.T) {
 		name string
 		send func(tc *conversation) []byte
 	}{
-		{"half a header", func(tc *conversation) []byte { return tc.frame(binary_, "x")[:1] }},
-		{"half a frame", func(tc *conversation) []byte { return tc.frame(binary_, strings.Repeat("x", 10_000))[:5000] }},
+		{"half a header", func(tc *conversation) []byte { return tc.frame(asBinary, "x")[:1] }},
+		{"half a frame", func(tc *conversation) []byte { return tc.frame(asBinary, strings.Repeat("x", 10_000))[:5000] }},
 		{"half a message", func(tc *conversation) []byte { return tc.frame(textPart, "x") }},
 	} {
 		virtual(t, func(t *testing.T, r role) {
@@ -301,7 +301,7 @@ func TestFragmentFlood(t *testing.T) {
 			t.Errorf("empty fragments hold memory: message %v, %d bytes read buffer", c.in.message, cap(c.inBuf.b.B))
 		}
 		tc.writeFrame(contLast, "x")
-		tc.wantFrame("after the flood", binary_, "x")
+		tc.wantFrame("after the flood", asBinary, "x")
 	})
 }
 
@@ -316,7 +316,7 @@ func TestEchoBound(t *testing.T) {
 		})
 		tc.nc.(*memlink.Conn).Throttle(10 << 20) // time must go on
 		go func() {
-			m := tc.frame(binary_, strings.Repeat("x", 10_000))
+			m := tc.frame(asBinary, strings.Repeat("x", 10_000))
 			for {
 				if _, err := tc.nc.Write(m); err != nil {
 					return

@@ -62,7 +62,7 @@ func rawConn(nc net.Conn) syscall.RawConn {
 
 func (w *rawWriter) tryWrite(bufs [][]byte) (n int, again bool, err error) {
 	n, err = w.run(bufs, false)
-	if err == syscall.EAGAIN {
+	if err == syscall.EAGAIN { //nolint:errorlint // the bare number of a system call
 		return n, true, nil
 	}
 	return n, false, err
@@ -79,7 +79,7 @@ func (w *rawWriter) run(bufs [][]byte, wait bool) (int, error) {
 	switch {
 	case err != nil:
 		return w.n, err
-	case w.errno == nil || w.errno == syscall.EAGAIN:
+	case w.errno == nil || w.errno == syscall.EAGAIN: //nolint:errorlint // the bare number of a system call
 		return w.n, w.errno
 	}
 	return w.n, os.NewSyscallError("write", w.errno)
@@ -94,7 +94,7 @@ func (w *rawWriter) attempt(fd uintptr) bool {
 		case nil:
 			w.n, w.errno = n, nil
 			return true
-		case syscall.EINTR:
+		case syscall.EINTR: //nolint:errorlint // the bare number of a system call
 			continue
 		case syscall.EAGAIN:
 			w.errno = err

@@ -1,6 +1,7 @@
 package memlink
 
 import (
+	"errors"
 	"io"
 	"net"
 	"strconv"
@@ -54,7 +55,7 @@ func (c *Conn) Read(b []byte) (int, error) {
 // writes at once may mix.
 func (c *Conn) Write(b []byte) (int, error) {
 	n, err := c.out.write(b)
-	if err == syscall.EPIPE && c.out.isReadClosed() {
+	if errors.Is(err, syscall.EPIPE) && c.out.isReadClosed() {
 		c.Cut() // a closed socket answers data with a reset
 	}
 	return n, c.wrap("write", err)
@@ -110,10 +111,7 @@ func (c *Conn) SetWriteDeadline(t time.Time) error {
 }
 
 func (c *Conn) wrap(op string, err error) error {
-	switch err {
-	case nil:
-		return nil
-	case io.EOF:
+	if err == nil || errors.Is(err, io.EOF) {
 		return err
 	}
 	return &net.OpError{Op: op, Net: "memory", Source: c.local, Addr: c.remote, Err: err}

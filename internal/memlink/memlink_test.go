@@ -80,7 +80,7 @@ func TestWriteBlocksWhenBufferIsFull(t *testing.T) {
 }
 
 func TestReadDeadline(t *testing.T) {
-	inBubble(t, func(t *testing.T, a, b *Conn) {
+	inBubble(t, func(t *testing.T, _, b *Conn) {
 		start := time.Now()
 		b.SetReadDeadline(start.Add(time.Minute))
 		_, err := b.Read(make([]byte, 1))
