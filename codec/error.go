@@ -274,7 +274,9 @@ func (d *Decoder) readTitanError() (*TitanError, error) {
 	if err != nil {
 		return nil, err
 	}
-	e.Code = int(code)
+	if code >= 0 && code <= math.MaxInt32 {
+		e.Code = int(code) // others are no codes
+	}
 	if e.Message, err = d.text(); err != nil {
 		return nil, err
 	}

@@ -149,7 +149,7 @@ func TestDecodeStruct(t *testing.T) {
 		{"undefined", codec.Fields{{"name", codec.Undefined{}}, {"count", nil}}, target{At: time.UnixMilli(9)}},
 		{"ext 124", codec.Map{{"name", "n"}}, target{Name: "n", At: time.UnixMilli(9)}},
 		{"last wins", codec.Fields{{"name", "a"}, {"name", "b"}}, target{Name: "b", At: time.UnixMilli(9)}},
-		{"time of ms", codec.Fields{{"at", 1700000000123}}, target{Name: "before", At: time.UnixMilli(1700000000123)}},
+		{"time of ms", codec.Fields{{"at", int64(1700000000123)}}, target{Name: "before", At: time.UnixMilli(1700000000123)}},
 		{"time of text", codec.Fields{{"at", "2023-11-14T22:13:20.123Z"}}, target{Name: "before", At: time.UnixMilli(1700000000123)}},
 		{"other keys", codec.Raw{0x82, 0x01, 0x02, 0xc0, 0xc0}, target{Name: "before", At: time.UnixMilli(9)}},
 	} {

@@ -3,6 +3,7 @@ package codec_test
 import (
 	"encoding/hex"
 	"errors"
+	"math"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -87,7 +88,7 @@ func TestDecodeTuple(t *testing.T) {
 		})
 	}
 	d := codec.NewDecoder([]byte{1}, codec.Limits{})
-	if err := d.DecodeTuple(new(callArgs), 1<<40); !errors.Is(err, codec.ErrTruncated) {
+	if err := d.DecodeTuple(new(callArgs), math.MaxInt); !errors.Is(err, codec.ErrTruncated) {
 		t.Errorf("DecodeTuple(2^40 values) = %v, want ErrTruncated", err)
 	}
 	for _, bad := range []any{nil, callArgs{}, new(int), (*callArgs)(nil), new(mutexed)} {

@@ -208,7 +208,7 @@ func (d *decoder) text(n int) string {
 }
 
 func (d *decoder) array(n int) []any {
-	if n > len(d.b)-d.off {
+	if n < 0 || n > len(d.b)-d.off { // negative: too large for an int
 		d.fail(RuleTruncated, "array of %d in %d bytes", n, len(d.b)-d.off)
 		return nil
 	}
@@ -223,7 +223,7 @@ func (d *decoder) array(n int) []any {
 }
 
 func (d *decoder) object(n int) Object {
-	if 2*n > len(d.b)-d.off {
+	if n < 0 || 2*n > len(d.b)-d.off {
 		d.fail(RuleTruncated, "map of %d in %d bytes", n, len(d.b)-d.off)
 		return nil
 	}
