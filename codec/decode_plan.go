@@ -125,21 +125,29 @@ func (d *Decoder) decodeSlice(p *plan, rv reflect.Value) error {
 	if err != nil {
 		return err
 	}
-	if err := d.spendEach(c.n, p.elem.size); err != nil {
+	if err := d.decodeElements(p.elem, rv, c.n); err != nil {
 		return err
 	}
-	if rv.IsNil() || rv.Cap() < c.n {
-		rv.Set(reflect.MakeSlice(p.typ, c.n, c.n))
+	return d.leaveContainer(c)
+}
+
+// decodeElements decodes n values into the slice rv.
+func (d *Decoder) decodeElements(elem *plan, rv reflect.Value, n int) error {
+	if err := d.spendEach(n, elem.size); err != nil {
+		return err
+	}
+	if rv.IsNil() || rv.Cap() < n {
+		rv.Set(reflect.MakeSlice(rv.Type(), n, n))
 	} else {
-		rv.SetLen(c.n)
+		rv.SetLen(n)
 		rv.Clear()
 	}
-	for i := range c.n {
-		if err := d.decodePlan(p.elem, rv.Index(i)); err != nil {
+	for i := range n {
+		if err := d.decodePlan(elem, rv.Index(i)); err != nil {
 			return atIndex(err, i)
 		}
 	}
-	return d.leaveContainer(c)
+	return nil
 }
 
 func (d *Decoder) decodeArray(p *plan, rv reflect.Value) error {

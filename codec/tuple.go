@@ -61,6 +61,19 @@ func appendTuple(dst []byte, p *plan, rv reflect.Value) ([]byte, int, error) {
 	return dst, n, nil
 }
 
+// DecodeValues decodes the next n values into rv, a settable slice, as if they
+// were an array: the arguments of a variadic function. It allocates within the
+// limits alone, whatever n claims.
+func (d *Decoder) DecodeValues(rv reflect.Value, n int) error {
+	if rv.Kind() != reflect.Slice || !rv.CanSet() {
+		return d.fail(ErrUnsupported, "cannot decode values into "+rv.Kind().String()+", only into a settable slice")
+	}
+	if n < 0 || n > d.Len() {
+		return d.truncated()
+	}
+	return d.decodeElements(planOf(rv.Type().Elem()), rv, n)
+}
+
 // DecodeTuple reads n values into the fields of the struct that v points to, in
 // their order. It is the reverse of [AppendTuple].
 //

@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"math"
+	"reflect"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -98,5 +99,34 @@ func TestDecodeTuple(t *testing.T) {
 	}
 	if err := d.DecodeTuple(new(callArgs), 0); !errors.Is(err, codec.ErrMissing) {
 		t.Errorf("DecodeTuple(0 values) = %v, want ErrMissing", err)
+	}
+}
+
+func TestDecodeValues(t *testing.T) {
+	src := []byte{1, 2, 0xa1, 'x'}
+	for _, tt := range []struct {
+		n    int
+		lim  codec.Limits
+		want error
+	}{
+		{2, codec.Limits{}, nil},
+		{3, codec.Limits{}, codec.ErrType},
+		{5, codec.Limits{}, codec.ErrTruncated},
+		{-1, codec.Limits{}, codec.ErrTruncated},
+		{2, codec.Limits{DecodedBytes: 15}, codec.ErrLimit},
+	} {
+		var got []int64
+		d := codec.NewDecoder(src, tt.lim)
+		err := d.DecodeValues(reflect.ValueOf(&got).Elem(), tt.n)
+		if !errors.Is(err, tt.want) {
+			t.Errorf("DecodeValues(%d values, limits %+v) = %v, want %v", tt.n, tt.lim, err, tt.want)
+		}
+		if tt.want == nil && (len(got) != 2 || got[0] != 1 || got[1] != 2 || d.Len() != 2) {
+			t.Errorf("DecodeValues(2) = %v with %d bytes left, want [1 2] and 2", got, d.Len())
+		}
+	}
+	d := codec.NewDecoder(src, codec.Limits{})
+	if err := d.DecodeValues(reflect.ValueOf(new(int)).Elem(), 1); !errors.Is(err, codec.ErrUnsupported) {
+		t.Errorf("DecodeValues(into an int) = %v, want ErrUnsupported", err)
 	}
 }

@@ -146,7 +146,7 @@ func newReflectMethod(name string, fn reflect.Value, optional int) (*method, err
 		m.args = append(m.args, typeName(p))
 	}
 	m.invoke = func(ctx context.Context, d *codec.Decoder, n int, dst []byte) ([]byte, error) {
-		in := make([]reflect.Value, 1, 1+max(len(s.params), min(n, fixed)))
+		in := make([]reflect.Value, 1, 1+len(s.params))
 		in[0] = reflect.ValueOf(ctx)
 		for i := range fixed {
 			arg := reflect.New(s.params[i]).Elem()
@@ -168,20 +168,22 @@ func newReflectMethod(name string, fn reflect.Value, optional int) (*method, err
 			in = append(in, arg)
 		}
 		rest := max(n-fixed, 0)
-		if s.variadic {
-			for i := range rest {
-				arg := reflect.New(s.params[fixed]).Elem()
-				if err := d.DecodeValue(arg); err != nil {
-					return dst, argumentError(name, fixed+i, err)
-				}
-				in = append(in, arg)
+		if !s.variadic {
+			if err := finishArguments(d, rest); err != nil {
+				return dst, err
 			}
-			rest = 0
+			return appendResults(dst, name, s, fn.Call(in))
 		}
-		if err := finishArguments(d, rest); err != nil {
+		list := reflect.New(fn.Type().In(1 + fixed)).Elem()
+		if rest > 0 {
+			if err := d.DecodeValues(list, rest); err != nil {
+				return dst, &Error{Code: InvalidArgument, Message: fmt.Sprintf("arguments of %s from %d on: %v", name, 1+fixed, err), cause: err}
+			}
+		}
+		if err := finishArguments(d, 0); err != nil {
 			return dst, err
 		}
-		return appendResults(dst, name, s, fn.Call(in))
+		return appendResults(dst, name, s, fn.CallSlice(append(in, list)))
 	}
 	return m, nil
 }

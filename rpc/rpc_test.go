@@ -196,7 +196,7 @@ func TestStubCallErrors(t *testing.T) {
 		{"add", []any{1, nil}, "argument 2 of add: "},
 		{"count", []any{1.5}, "argument 1 of count: "},
 		{"count", []any{1e300}, "argument 1 of count: "},
-		{"join", []any{"-", 1}, "argument 2 of join: "},
+		{"join", []any{"-", 1}, "arguments of join from 2 on: "},
 		{"check", []any{1}, "argument 1 of check: "},
 	} {
 		err := stub.Call(t.Context(), tt.method, nil, tt.args...)
