@@ -56,6 +56,11 @@ const (
 	firstTableSize = 64
 	maxTableSize   = 1 << 16
 	probes         = 8 // ids tried before the table grows
+
+	// sweepPerSlot is the least time between two sweeps, for each slot of the
+	// newest table: deadlines that differ by less are looked at together, so that
+	// many different ones cost no more than a share of one core.
+	sweepPerSlot = 100 * time.Nanosecond
 )
 
 // callTable holds the pending calls of a session by id. It grows by doubling;
@@ -84,7 +89,11 @@ func (t *callTable) insert(c *call, deadline int64) (id uint32, err error) {
 			t.grow(nil)
 			continue
 		}
-		for range probes {
+		tries := probes
+		if len(seg.slots) == maxTableSize {
+			tries = maxTableSize // long calls may stand in a row
+		}
+		for range tries {
 			id := t.nextID()
 			s := &seg.slots[id&uint32(len(seg.slots)-1)]
 			if s.key.CompareAndSwap(slotFree, slotReserved) {
@@ -147,6 +156,14 @@ func (t *callTable) take(s *slot, key uint64) *call {
 	return c
 }
 
+// size returns how many slots the newest table has.
+func (t *callTable) size() int {
+	if seg := t.newest.Load(); seg != nil {
+		return len(seg.slots)
+	}
+	return 0
+}
+
 // sweep claims every call that due selects and passes it on. It returns the
 // earliest deadline among the calls that remain, 0 for none.
 func (t *callTable) sweep(due func(deadline int64) bool, do func(*call)) (next int64) {
@@ -179,13 +196,14 @@ func (t *callTable) sweep(due func(deadline int64) bool, do func(*call)) (next i
 // per limit, not once per call.
 type deadlines struct {
 	start  time.Time
-	expire func(now int64) (next int64) // completes what is due, returns the next deadline
+	expire func(now int64) (next int64, pause time.Duration) // completes what is due, returns the next deadline and the least time until the next sweep
 
-	armed atomic.Int64 // when the timer fires, nanoseconds since start, 0 when it does not
-	mu    sync.Mutex
-	timer *time.Timer // guarded by mu
-	done  bool        // guarded by mu
-	wg    sync.WaitGroup
+	armed     atomic.Int64 // when the timer fires, nanoseconds since start, 0 when it does not
+	mu        sync.Mutex
+	notBefore int64       // the next sweep; guarded by mu
+	timer     *time.Timer // guarded by mu
+	done      bool        // guarded by mu
+	wg        sync.WaitGroup
 }
 
 // now returns nanoseconds since start, never 0.
@@ -203,6 +221,7 @@ func (d *deadlines) watch(deadline int64) {
 
 // arm sets the timer to deadline if it would fire later. mu is held.
 func (d *deadlines) arm(deadline int64) {
+	deadline = max(deadline, d.notBefore)
 	if d.done {
 		return
 	}
@@ -231,11 +250,12 @@ func (d *deadlines) fire() {
 	d.armed.Store(0)
 	d.mu.Unlock()
 
-	next := d.expire(d.now())
+	next, pause := d.expire(d.now())
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.notBefore = d.now() + int64(pause)
 	if next != 0 {
-		d.mu.Lock()
 		d.arm(next)
-		d.mu.Unlock()
 	}
 }
 

@@ -24,11 +24,11 @@ type outQueue struct {
 	maxPackets int
 
 	mu      sync.Mutex
-	packets []outgoing      // guarded by mu
-	bytes   int             // of packets and of those taken but not yet framed; guarded by mu
-	count   int             // likewise; guarded by mu
-	waiters []chan struct{} // guarded by mu; each is closed when there may be room
-	err     error           // guarded by mu; set once when the queue closes
+	packets []outgoing    // guarded by mu
+	bytes   int           // of packets and of those taken but not yet framed; guarded by mu
+	count   int           // likewise; guarded by mu
+	roomc   chan struct{} // guarded by mu; made by the first producer that waits, closed when there may be room
+	err     error         // guarded by mu; set once when the queue closes
 }
 
 // push takes the packet if there is room; reserve doubles the limits, for
@@ -53,14 +53,14 @@ func (q *outQueue) push(p outgoing, reserve bool) (bool, error) {
 func (q *outQueue) pushWait(ctx context.Context, p outgoing) error {
 	q.mu.Lock()
 	for q.err == nil && q.full() {
-		roomc := make(chan struct{})
-		q.waiters = append(q.waiters, roomc)
+		if q.roomc == nil {
+			q.roomc = make(chan struct{})
+		}
+		roomc := q.roomc
 		q.mu.Unlock()
 		select {
 		case <-roomc:
 		case <-ctx.Done():
-			// A waiter that has left stays listed until the next wake-up, which wakes
-			// everybody, so that no wake-up is lost with it.
 			p.buf.Release()
 			return ctx.Err()
 		}
@@ -107,10 +107,10 @@ func (q *outQueue) sent(count, bytes int) {
 
 // wake lets all waiting producers look again. mu is held.
 func (q *outQueue) wake() {
-	for _, c := range q.waiters {
-		close(c)
+	if q.roomc != nil {
+		close(q.roomc)
+		q.roomc = nil
 	}
-	q.waiters = q.waiters[:0]
 }
 
 // empty reports whether nothing is queued.

@@ -155,15 +155,20 @@ func (s *Session) Call(ctx context.Context, t wire.Type, packet *buf.Buf, timeou
 }
 
 // Start sends a request of type t and calls fn with the outcome, exactly once,
-// unless it returns an error: then fn is not called. It takes packet.
+// unless it returns an error or the call is abandoned: then fn is not called. It
+// takes packet. The id is for [Session.Abandon].
 //
 // fn runs on the goroutine that reads the connection (or on a timer's, after
 // timeout); it must not block, and owns the Reply. ctx limits only the wait for
 // room in the outgoing queue.
-func (s *Session) Start(ctx context.Context, t wire.Type, packet *buf.Buf, timeout time.Duration, fn func(Reply, error)) error {
-	_, err := s.begin(ctx, s.newCall(fn), t, packet, timeout)
-	return err
+func (s *Session) Start(ctx context.Context, t wire.Type, packet *buf.Buf, timeout time.Duration, fn func(Reply, error)) (id uint32, err error) {
+	return s.begin(ctx, s.newCall(fn), t, packet, timeout)
 }
+
+// Abandon gives up a call that [Session.Start] started. It reports whether the
+// call was still under way; then its function will not be called, and a late
+// answer is dropped.
+func (s *Session) Abandon(id uint32) bool { return s.table.claim(id) != nil }
 
 // begin registers c and queues its request. On an error c has left the table and
 // will not be completed.
@@ -276,11 +281,12 @@ func (s *Session) complete(c *call, r Reply, err error) {
 }
 
 // expire fails the calls whose deadline has passed.
-func (s *Session) expire(now int64) (next int64) {
-	return s.table.sweep(
+func (s *Session) expire(now int64) (next int64, pause time.Duration) {
+	next = s.table.sweep(
 		func(deadline int64) bool { return deadline != 0 && deadline <= now },
 		func(c *call) { s.complete(c, Reply{}, ErrTimeout) },
 	)
+	return next, time.Duration(s.table.size()) * sweepPerSlot
 }
 
 // Message takes one message of the link. Only the link calls it.

@@ -163,7 +163,7 @@ func TestLostConnectionFailsCalls(t *testing.T) {
 		called := make(chan error, 1)
 		p := tc.session.NewRequest(1)
 		p.B = append(p.B, 3)
-		if err := tc.session.Start(t.Context(), wire.TypeCall, p, 0, func(_ Reply, err error) { called <- err }); err != nil {
+		if _, err := tc.session.Start(t.Context(), wire.TypeCall, p, 0, func(_ Reply, err error) { called <- err }); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
@@ -486,6 +486,65 @@ func TestCallTableIsBounded(t *testing.T) {
 	}
 }
 
+// TestCallTableFindsTheFreeSlots checks that calls which last long, and stand in a
+// row, are no reason to refuse others while there is room.
+func TestCallTableFindsTheFreeSlots(t *testing.T) {
+	var table callTable
+	for {
+		if _, err := table.insert(new(call), 0); err != nil {
+			break
+		}
+	}
+	table.sweep(func(int64) bool { return true }, func(*call) {})
+	for range 100 * probes {
+		if _, err := table.insert(new(call), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 * maxTableSize {
+		id, err := table.insert(new(call), 0)
+		if err != nil {
+			t.Fatalf("insert = %v with %d calls under way", err, table.live.Load())
+		}
+		table.claim(id)
+	}
+}
+
+// TestManyDeadlines checks that calls with different time limits do not cost a
+// sweep each.
+func TestManyDeadlines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tc := newTestConn(t, Config{Connector: true})
+		defer tc.end()
+		tc.asConnector()
+		sweeps := 0
+		expire := tc.session.deadlines.expire
+		tc.session.deadlines.expire = func(now int64) (int64, time.Duration) {
+			sweeps++
+			return expire(now)
+		}
+		const calls = 20_000
+		timedOut := 0
+		for i := range calls {
+			p := tc.session.NewRequest(1)
+			p.B = append(p.B, 0xc0)
+			_, err := tc.session.Start(t.Context(), wire.TypeCall, p, time.Second+time.Duration(i)*time.Microsecond, func(_ Reply, err error) {
+				if errors.Is(err, ErrTimeout) {
+					timedOut++
+				}
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if timedOut != calls || sweeps > 50 {
+			t.Errorf("%d of %d calls timed out in %d sweeps, want all in a few", timedOut, calls, sweeps)
+		}
+	})
+}
+
 func TestCallTableSkipsZeroAndWraps(t *testing.T) {
 	var table callTable
 	table.lastID.Store(0xfffffffe)
@@ -539,7 +598,7 @@ func TestEveryCallEndsOnce(t *testing.T) {
 						r.Release()
 					} else {
 						donec := make(chan struct{}, 2)
-						err := a.Start(ctx, wire.TypeCall, p, time.Millisecond, func(r Reply, err error) {
+						_, err := a.Start(ctx, wire.TypeCall, p, time.Millisecond, func(r Reply, err error) {
 							if err == nil && !bytes.Equal(r.Payload, payload) {
 								wrong.Add(1)
 							}

@@ -15,31 +15,55 @@ import (
 // responseRoom is the room for the payload that a response starts with.
 const responseRoom = 256
 
-// serve answers one request of the peer. It runs on a worker.
+// errInternal is all that a peer learns of a failure that nobody foresaw.
+func errInternal() *Error { return &Error{Code: Internal, Message: "internal error"} }
+
+// serve answers one request of the peer. It runs on a worker, and answers
+// whatever happens in the handler: a panic, or even runtime.Goexit.
 func (p *Peer) serve(r *mux.Request) {
 	packet := r.Response(responseRoom)
-	b, err := p.handle(r, packet.B)
-	if err == nil {
-		if limit := p.endpoint.cfg.maxMessageBytes(); len(b) > limit {
-			err = &Error{Code: ResourceExhausted, Message: fmt.Sprintf("result of %d bytes, limit %d", len(b)-wire.HeaderLen, limit)}
-		}
-	}
-	if err != nil {
-		b = appendError(b[:wire.HeaderLen], err)
-	}
-	packet.B = b
-	r.Respond(packet, err != nil)
-}
-
-// handle runs what the request asks for and appends the result to dst. A panic
-// becomes an internal error without its text.
-func (p *Peer) handle(r *mux.Request, dst []byte) (out []byte, err error) {
+	header := packet.B
+	var err error = errInternal()
 	defer func() {
 		if v := recover(); v != nil {
-			p.endpoint.cfg.logger().Error("netron: panic in a handler", "request", r.Type.String(), "peer", p.ID(), "panic", v, "stack", string(debug.Stack()))
-			out, err = dst, &Error{Code: Internal, Message: "internal error"}
+			p.logPanic(r, v)
+			err = errInternal()
+		}
+		if err != nil {
+			packet.B = p.appendFailure(r, header, err)
+		}
+		r.Respond(packet, err != nil)
+	}()
+	packet.B, err = p.handle(r, header)
+	if n, limit := len(packet.B), p.endpoint.cfg.maxMessageBytes(); err == nil && n > limit {
+		err = &Error{Code: ResourceExhausted, Message: fmt.Sprintf("result of %d bytes, limit %d", n-wire.HeaderLen, limit)}
+	}
+}
+
+// appendFailure appends an error of a handler as it travels, or a shorter one if
+// that is too large for a message. The methods of the error are the
+// application's, and may panic too.
+func (p *Peer) appendFailure(r *mux.Request, dst []byte, err error) (out []byte) {
+	defer func() {
+		if v := recover(); v != nil {
+			p.logPanic(r, v)
+			out = appendError(dst, errInternal())
 		}
 	}()
+	e := asError(err)
+	out = appendError(dst, e)
+	if n, limit := len(out), p.endpoint.cfg.maxMessageBytes(); n > limit {
+		out = appendError(dst, &Error{Code: e.Code, Message: fmt.Sprintf("error of %d bytes, limit %d: %s", n-wire.HeaderLen, limit, shown(e.Message))})
+	}
+	return out
+}
+
+func (p *Peer) logPanic(r *mux.Request, v any) {
+	p.endpoint.cfg.logger().Error("netron: panic in a handler", "request", r.Type.String(), "peer", p.ID(), "panic", v, "stack", string(debug.Stack()))
+}
+
+// handle runs what the request asks for and appends the result to dst.
+func (p *Peer) handle(r *mux.Request, dst []byte) ([]byte, error) {
 	d := codec.NewDecoder(r.Payload, p.endpoint.cfg.Limits)
 	ctx := p.ctx.Load()
 	if r.Type == wire.TypeTask {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"math/big"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -88,9 +89,20 @@ func (s *sample) Fail(_ context.Context, kind string) error {
 		return &Error{Code: Aborted, Message: "odd", Details: make(chan int)}
 	case "panic":
 		panic("secret text")
+	case "nil":
+		var e *nilError
+		return e // not nil, and its method panics
+	case "exit":
+		runtime.Goexit()
+	case "big":
+		return Errorf(Aborted, "%s", strings.Repeat("x", 20_000))
 	}
 	return nil
 }
+
+type nilError struct{ text string }
+
+func (e *nilError) Error() string { return e.text }
 
 func (s *sample) Bad(context.Context) (any, error)             { return make(chan int), nil }
 func (s *sample) Big(_ context.Context, n int) ([]byte, error) { return make([]byte, n), nil }
@@ -168,6 +180,8 @@ func TestStubCallErrors(t *testing.T) {
 		{"fail", []any{"context"}, Error{Code: DeadlineExceeded, Message: "deadline exceeded"}},
 		{"fail", []any{"unencodable"}, Error{Code: Aborted, Message: "odd"}},
 		{"fail", []any{"panic"}, Error{Code: Internal, Message: "internal error"}},
+		{"fail", []any{"nil"}, Error{Code: Internal, Message: "internal error"}},
+		{"fail", []any{"exit"}, Error{Code: Internal, Message: "internal error"}},
 		{"bad", nil, Error{Code: Internal, Message: "result of bad: codec: unsupported type chan int"}},
 		{"gone", nil, Error{Code: NotFound, Message: "Method 'sample.gone' not found"}},
 		{"notForPeers", []any{1}, Error{Code: NotFound, Message: "Method 'sample.notForPeers' not found"}},
@@ -284,6 +298,10 @@ func TestGoAndCallFunc(t *testing.T) {
 		cancel()
 		if err := abandoned.Wait(t.Context()); CodeOf(err) != Canceled {
 			t.Errorf("Wait of an abandoned call = %v, want canceled", err)
+		}
+
+		if n := e.Local().link().Pending(); n != 0 {
+			t.Errorf("%d calls pending after one was abandoned, want 0", n)
 		}
 
 		results := make(chan any, 10)
@@ -705,6 +723,9 @@ func TestOversizeMessages(t *testing.T) {
 	}
 	if err := stub.Call(t.Context(), "big", nil, 10_000); CodeOf(err) != ResourceExhausted {
 		t.Errorf("a large result = %v, want resource_exhausted", err)
+	}
+	if err := stub.Call(t.Context(), "fail", nil, "big"); CodeOf(err) != Aborted || !strings.Contains(err.Error(), "limit 10000: xxx") {
+		t.Errorf("a large error = %v, want a short one of the same code", err)
 	}
 	if err := stub.Call(t.Context(), "big", nil, 9_000); err != nil {
 		t.Errorf("a result within the limit = %v, want nil", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"github.com/d-e-v-grid/netron/codec"
@@ -135,31 +136,53 @@ func (p *Peer) start(ctx context.Context, t wire.Type, packet *buf.Buf, fn func(
 	if err := p.checkSize(packet); err != nil {
 		return err
 	}
+	session, timeout := p.link(), p.timeout(ctx)
 	if ctx.Done() == nil {
-		if err := p.link().Start(ctx, t, packet, p.timeout(ctx), fn); err != nil {
+		if _, err := session.Start(ctx, t, packet, timeout, fn); err != nil {
 			return callError(err)
 		}
 		return nil
 	}
-	var ended atomic.Bool
-	stop := context.AfterFunc(ctx, func() {
-		if ended.CompareAndSwap(false, true) {
-			fn(mux.Reply{}, ctx.Err())
-		}
-	})
-	err := p.link().Start(ctx, t, packet, p.timeout(ctx), func(r mux.Reply, err error) {
-		if !ended.CompareAndSwap(false, true) {
-			r.Release()
-			return
-		}
-		stop()
+	w := &watch{}
+	id, err := session.Start(ctx, t, packet, timeout, func(r mux.Reply, err error) {
+		w.end()
 		fn(r, err)
 	})
-	if err != nil && ended.CompareAndSwap(false, true) {
-		stop()
+	if err != nil {
 		return callError(err)
 	}
+	w.begin(context.AfterFunc(ctx, func() {
+		if session.Abandon(id) {
+			fn(mux.Reply{}, ctx.Err())
+		}
+	}))
 	return nil
+}
+
+// watch stops watching the context of a call when the call has ended, which may
+// happen before the watching has begun.
+type watch struct {
+	mu    sync.Mutex
+	ended bool
+	stop  func() bool
+}
+
+func (w *watch) begin(stop func() bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.stop = stop
+	if w.ended {
+		stop()
+	}
+}
+
+func (w *watch) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended = true
+	if w.stop != nil {
+		w.stop()
+	}
 }
 
 // Future is a call under way that [Stub.Go] started.
