@@ -39,6 +39,7 @@ type Node struct {
 
 	mu       sync.Mutex
 	listener net.Listener              // of Config.Addr; guarded by mu
+	serving  bool                      // Serve was called; guarded by mu
 	dialled  map[*engine.Conn]struct{} // guarded by mu
 	closing  bool                      // guarded by mu
 	wg       sync.WaitGroup            // dials under way
@@ -139,14 +140,19 @@ func (n *Node) Addr() string {
 // Serve listens on Config.Addr and serves until ctx ends. Then it stops
 // accepting, lets running requests finish within Config.DrainTimeout, ends all
 // connections of the node, dialled ones included, and returns nil. If the node is
-// shut down by other means it returns [ErrClosed].
+// shut down by other means it returns [ErrClosed]. It may be called once;
+// [Node.ServeListener] may be called for further listeners.
 func (n *Node) Serve(ctx context.Context) error {
 	if err := n.Listen(); err != nil {
 		return err
 	}
 	n.mu.Lock()
-	ln := n.listener
+	ln, again := n.listener, n.serving
+	n.serving = true
 	n.mu.Unlock()
+	if again {
+		return errors.New("netron: Serve called twice")
+	}
 	return n.ServeListener(ctx, ln)
 }
 

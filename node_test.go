@@ -341,6 +341,11 @@ func TestServeErrors(t *testing.T) {
 			t.Errorf("New(%.20q, %q) = nil, want an error", cfg.ID, cfg.Path)
 		}
 	}
+	served, servedURL := serve(t, netron.Config{})
+	dial(t, servedURL) // so that the first Serve runs
+	if err := served.Serve(t.Context()); err == nil {
+		t.Error("second Serve = nil, want an error")
+	}
 	n := newNode(t, netron.Config{})
 	if n.ID() == "" || n.Addr() != "" {
 		t.Errorf("ID %q, Addr %q of a new node, want an id and no address", n.ID(), n.Addr())

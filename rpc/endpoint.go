@@ -95,7 +95,8 @@ type Endpoint struct {
 	mu     sync.Mutex
 	peers  map[*Peer]struct{} // whose handshake is done; guarded by mu
 	byID   map[string]*Peer   // the first peer that claimed an id, while it lives; guarded by mu
-	local  *Peer              // guarded by mu
+	local  *Peer              // the calling end of the local pair; guarded by mu
+	served *Peer              // the other end; guarded by mu
 	closed bool               // guarded by mu
 }
 
@@ -234,11 +235,12 @@ func (e *Endpoint) Peer(id string) *Peer {
 }
 
 // Local returns a peer that stands for this endpoint itself: calls to it take the
-// same path as any other, without a socket.
+// same path as any other, without a socket. All callers share it; when one of them
+// closes it, the next gets a new one.
 func (e *Endpoint) Local() *Peer {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.local != nil {
+	if e.local != nil && (e.closed || e.local.Err() == nil) {
 		return e.local
 	}
 	caller, callee := e.NewPeer(true), e.NewPeer(false)
@@ -253,7 +255,7 @@ func (e *Endpoint) Local() *Peer {
 	if e.closed {
 		a.Close(closeGoingAway, "")
 	}
-	e.local = caller
+	e.local, e.served = caller, callee
 	return caller
 }
 
@@ -263,7 +265,13 @@ func (e *Endpoint) Drain(ctx context.Context) error {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	var first error
-	for _, p := range e.Peers() {
+	peers := e.Peers()
+	e.mu.Lock()
+	if e.served != nil {
+		peers = append(peers, e.served)
+	}
+	e.mu.Unlock()
+	for _, p := range peers {
 		wg.Go(func() {
 			if err := p.link().Drain(ctx); err != nil {
 				mu.Lock()

@@ -732,6 +732,26 @@ func TestOversizeMessages(t *testing.T) {
 	}
 }
 
+func TestLocal(t *testing.T) {
+	e, _ := newSample(t)
+	first := e.Local()
+	if e.Local() != first {
+		t.Error("Local gave two peers, want one")
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := first.Service(t.Context(), "sample"); CodeOf(err) != Unavailable {
+		t.Errorf("Service of a closed peer = %v, want unavailable", err)
+	}
+	if _, err := e.Local().Service(t.Context(), "sample"); err != nil {
+		t.Errorf("Service after Close = %v, want a new local peer", err)
+	}
+	if n := len(e.Peers()); n != 0 {
+		t.Errorf("%d peers, want none: the local ones do not count", n)
+	}
+}
+
 func TestPeerFrom(t *testing.T) {
 	e := newEndpoint(t, Config{})
 	if err := e.AddTask("who", func(ctx context.Context) string { return PeerFrom(ctx).ID() }); err != nil {
