@@ -109,6 +109,7 @@ func timeout(d, def time.Duration) time.Duration {
 func (c *Config) connectTimeout() time.Duration {
 	return timeout(c.ConnectTimeout, defaultConnectTimeout)
 }
+
 func (c *Config) drainTimeout() time.Duration { return timeout(c.DrainTimeout, defaultDrainTimeout) }
 
 func (c *Config) logger() *slog.Logger {

@@ -23,10 +23,10 @@ import (
 
 // memoryPair joins two nodes inside a synctest bubble and returns both ends of
 // their link.
-func memoryPair(t *testing.T, server, client netron.Config) (p *netron.Peer, near, far *memlink.Conn) {
+func memoryPair(t *testing.T, server netron.Config) (p *netron.Peer, near, far *memlink.Conn) {
 	t.Helper()
 	ln := &capture{Listener: memlink.Listen("server"), c: make(chan *memlink.Conn, 1)}
-	sn, cn := newNode(t, server), newNode(t, client)
+	sn, cn := newNode(t, server), newNode(t, netron.Config{})
 	if err := demo.Expose(sn); err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func (l *capture) Accept() (net.Conn, error) {
 func TestSilentPeerIsNoticed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		// The server does not look for itself: on this link its end would tell ours.
-		p, near, far := memoryPair(t, netron.Config{PingInterval: -1, PingTimeout: -1}, netron.Config{})
+		p, near, far := memoryPair(t, netron.Config{PingInterval: -1, PingTimeout: -1})
 		stub, err := p.Service(t.Context(), "calculator")
 		if err != nil {
 			t.Fatal(err)
@@ -98,7 +98,7 @@ func TestSilentPeerIsNoticed(t *testing.T) {
 // by pings.
 func TestQuietConnectionLives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, _, _ := memoryPair(t, netron.Config{}, netron.Config{})
+		p, _, _ := memoryPair(t, netron.Config{})
 		time.Sleep(24 * time.Hour)
 		var sum float64
 		if err := p.RunTask(t.Context(), "sum", &sum, 1, 2); err != nil || sum != 3 {
@@ -111,7 +111,7 @@ func TestQuietConnectionLives(t *testing.T) {
 // connection breaks.
 func TestCutFailsCallsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, near, _ := memoryPair(t, netron.Config{}, netron.Config{})
+		p, near, _ := memoryPair(t, netron.Config{})
 		stub, err := p.Service(t.Context(), "calculator")
 		if err != nil {
 			t.Fatal(err)
@@ -139,7 +139,7 @@ func TestCutFailsCallsAtOnce(t *testing.T) {
 // when its caller has gone.
 func TestHandlersEndWithTheirConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, near, _ := memoryPair(t, netron.Config{}, netron.Config{})
+		p, near, _ := memoryPair(t, netron.Config{})
 		stub, err := p.Service(t.Context(), "calculator")
 		if err != nil {
 			t.Fatal(err)

@@ -175,10 +175,11 @@ func (n *Node) ServeListener(ctx context.Context, ln net.Listener) error {
 		drain, cancel = context.WithTimeout(drain, d)
 		defer cancel()
 	}
-	// Handlers that outlast the time to drain are cut off, which is no failure of
-	// serving.
-	_ = n.Shutdown(drain)
-	<-failed
+	if err := n.Shutdown(drain); err != nil {
+		// Requests that outlast the time to drain are no failure of serving.
+		n.cfg.logger().Warn("netron: requests were cut off at the end of Serve", "err", err)
+	}
+	_ = <-failed // that the server was closed
 	return nil
 }
 

@@ -25,7 +25,7 @@ import (
 	"github.com/d-e-v-grid/netron/mux"
 )
 
-var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
+var quiet = slog.New(slog.DiscardHandler)
 
 // newNode returns a node that ends with the test.
 func newNode(t testing.TB, cfg netron.Config) *netron.Node {

@@ -191,11 +191,10 @@ func (tc *testConn) next(why string) message {
 
 // asConnector completes the handshake of a connecting session with a peer of
 // this library.
-func (tc *testConn) asConnector() *testConn {
+func (tc *testConn) asConnector() {
 	tc.t.Helper()
 	tc.writeText(`{"type":"id","id":"remote","ext":{"v":1,"f":[]}}`)
 	tc.wantText("the answer to the id", `{"type":"client-id","id":"local","ext":{"v":1,"f":[]}}`)
-	return tc
 }
 
 // request packs a request of the session's own for comparison.

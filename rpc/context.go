@@ -5,8 +5,8 @@ import "context"
 // peerContext is the context of the handlers that serve one connection. It ends
 // when the connection does.
 type peerContext struct {
-	context.Context
-	peer *Peer
+	context.Context //nolint:containedctx // it is one
+	peer            *Peer
 }
 
 type peerKey struct{}

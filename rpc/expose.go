@@ -195,7 +195,7 @@ func holdsUndefined(t reflect.Type) bool { return t.Kind() == reflect.Interface 
 // appendResults encodes what a method returned.
 func appendResults(dst []byte, name string, s shape, out []reflect.Value) ([]byte, error) {
 	if s.hasError {
-		if err, _ := out[len(out)-1].Interface().(error); err != nil {
+		if err, _ := reflect.TypeAssert[error](out[len(out)-1]); err != nil {
 			return dst, err
 		}
 	}

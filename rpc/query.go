@@ -79,7 +79,7 @@ func newClientFunc(stub *Stub, name string, t reflect.Type) (reflect.Value, erro
 		return reflect.Value{}, fmt.Errorf("%s does not return an error", t)
 	}
 	return reflect.MakeFunc(t, func(in []reflect.Value) []reflect.Value {
-		ctx, _ := in[0].Interface().(context.Context)
+		ctx, _ := reflect.TypeAssert[context.Context](in[0])
 		args := in[1:]
 		if s.variadic {
 			last := args[len(args)-1]

@@ -26,7 +26,7 @@ func newEndpoint(t testing.TB, cfg Config) *Endpoint {
 		cfg.ID = "node"
 	}
 	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	e, err := NewEndpoint(cfg)
 	if err != nil {
@@ -46,7 +46,7 @@ type point struct {
 }
 
 // sample has every shape of method.
-type sample struct{ got []any }
+type sample struct{}
 
 func (s *sample) Add(_ context.Context, a, b float64) (float64, error) { return a + b, nil }
 func (s *sample) Count(_ context.Context, n int) int                   { return n + 1 }
@@ -115,7 +115,7 @@ func (s *sample) Slow(ctx context.Context, ms int) (bool, error) {
 	}
 }
 func (s *sample) NotForPeers(int) int { return 0 }
-func (s *sample) hidden()             {}
+func (s *sample) hidden()             {} //nolint:unused // that it is not exposed is the point
 
 func newSample(t testing.TB) (*Endpoint, *Stub) {
 	t.Helper()
@@ -880,7 +880,7 @@ func TestCallsAfterClose(t *testing.T) {
 }
 
 func FuzzRequest(f *testing.F) {
-	e, err := NewEndpoint(Config{ID: "x", Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	e, err := NewEndpoint(Config{ID: "x", Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		f.Fatal(err)
 	}
