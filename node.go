@@ -179,7 +179,9 @@ func (n *Node) ServeListener(ctx context.Context, ln net.Listener) error {
 		// Requests that outlast the time to drain are no failure of serving.
 		n.cfg.logger().Warn("netron: requests were cut off at the end of Serve", "err", err)
 	}
-	_ = <-failed // that the server was closed
+	if err := <-failed; !errors.Is(err, engine.ErrServerClosed) {
+		return fmt.Errorf("netron: serve: %w", err)
+	}
 	return nil
 }
 

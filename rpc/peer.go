@@ -7,8 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/Masterminds/semver/v3"
-
 	"github.com/d-e-v-grid/netron/codec"
 	"github.com/d-e-v-grid/netron/internal/buf"
 	"github.com/d-e-v-grid/netron/internal/wire"
@@ -152,25 +150,7 @@ func (p *Peer) legacyDefinition(ctx context.Context, qualified string) (*codec.D
 func (p *Peer) fromAbilities(qualified string) *codec.Definition {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	name, version := splitName(qualified)
-	if version != "" && version != latest {
-		return p.abilities[joinName(name, version)]
-	}
-	if d := p.abilities[name]; d != nil {
-		return d
-	}
-	var best *codec.Definition
-	var bestVersion *semver.Version
-	for key, d := range p.abilities {
-		n, v := splitName(key)
-		if n != name {
-			continue
-		}
-		if parsed, err := semver.StrictNewVersion(v); err == nil && parsed.Prerelease() == "" && (best == nil || parsed.GreaterThan(bestVersion)) {
-			best, bestVersion = d, parsed
-		}
-	}
-	return best
+	return lookUp(p.abilities, qualified)
 }
 
 // fetchAbilities asks for the table of services (protocol section 7.1).

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/Masterminds/semver/v3"
 	"github.com/google/uuid"
 
 	"github.com/d-e-v-grid/netron/codec"
@@ -83,35 +82,8 @@ func (r *registry) byDefinition(id []byte) *entry {
 }
 
 // resolve finds a service by name@version, or the highest release by name or
-// name@*. A service without a version comes before all versions of its name.
-// Prereleases are found by their exact version only.
-//
-// Protocol section 10.
-func (r *registry) resolve(qualified string) *entry {
-	name, version := splitName(qualified)
-	view := r.view.Load()
-	if version != "" && version != latest {
-		return view.byKey[joinName(name, version)]
-	}
-	if e := view.byKey[name]; e != nil {
-		return e
-	}
-	var best *entry
-	var bestVersion *semver.Version
-	for _, e := range view.byKey {
-		if e.service.name != name {
-			continue
-		}
-		v, err := semver.StrictNewVersion(e.service.version)
-		if err != nil || v.Prerelease() != "" {
-			continue
-		}
-		if best == nil || v.GreaterThan(bestVersion) {
-			best, bestVersion = e, v
-		}
-	}
-	return best
-}
+// name@*. See [lookUp].
+func (r *registry) resolve(qualified string) *entry { return lookUp(r.view.Load().byKey, qualified) }
 
 // all returns the exposed services in the order of their names.
 func (r *registry) all() []*entry {
