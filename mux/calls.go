@@ -69,10 +69,11 @@ const (
 //
 // Lookups and claims are lock-free; growing takes a mutex.
 type callTable struct {
-	newest atomic.Pointer[tableSegment]
-	lastID atomic.Uint32
-	live   atomic.Int32
-	mu     sync.Mutex // serialises growth
+	newest  atomic.Pointer[tableSegment]
+	lastID  atomic.Uint32
+	wrapped atomic.Bool // every id has been used once
+	live    atomic.Int32
+	mu      sync.Mutex // serialises growth
 }
 
 type tableSegment struct {
@@ -80,10 +81,23 @@ type tableSegment struct {
 	older *tableSegment
 }
 
+// has reports whether a call with this id is live in the segment or an older one.
+func (seg *tableSegment) has(id uint32) bool {
+	for ; seg != nil; seg = seg.older {
+		if seg.slots[id&uint32(len(seg.slots)-1)].key.Load() == slotLive|uint64(id) {
+			return true
+		}
+	}
+	return false
+}
+
 // insert registers c under a fresh id. deadline is in nanoseconds since the
 // session's start, 0 for none.
 func (t *callTable) insert(c *call, deadline int64) (id uint32, err error) {
 	for {
+		if t.live.Load() >= maxTableSize {
+			return 0, ErrTooManyCalls // at once, and without using up ids
+		}
 		seg := t.newest.Load()
 		if seg == nil {
 			t.grow(nil)
@@ -97,6 +111,10 @@ func (t *callTable) insert(c *call, deadline int64) (id uint32, err error) {
 			id := t.nextID()
 			s := &seg.slots[id&uint32(len(seg.slots)-1)]
 			if s.key.CompareAndSwap(slotFree, slotReserved) {
+				if t.wrapped.Load() && seg.older.has(id) {
+					s.key.Store(slotFree)
+					continue // a call of that id has lasted since the ids began anew
+				}
 				s.call = c
 				s.deadline.Store(deadline)
 				t.live.Add(1)
@@ -117,6 +135,7 @@ func (t *callTable) nextID() uint32 {
 		if id := t.lastID.Add(1); id != 0 {
 			return id
 		}
+		t.wrapped.Store(true)
 	}
 }
 

@@ -545,6 +545,50 @@ func TestManyDeadlines(t *testing.T) {
 	})
 }
 
+// TestCallTableKeepsIDsApart checks that no id is used anew while its call waits
+// (protocol section 4.4), not even one that stands in an older table.
+func TestCallTableKeepsIDsApart(t *testing.T) {
+	var table callTable
+	long := map[uint32]bool{}
+	for range 2 * firstTableSize { // into two tables
+		id, err := table.insert(new(call), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		long[id] = true
+	}
+	table.lastID.Store(0xffffffff) // 4,294,967,295 ids later
+	for range 4 * firstTableSize {
+		id, err := table.insert(new(call), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if long[id] {
+			t.Fatalf("insert gave id %d, whose call still waits", id)
+		}
+		table.claim(id)
+	}
+}
+
+// TestFullCallTableUsesNoIDs checks that refused calls do not run through the ids.
+func TestFullCallTableUsesNoIDs(t *testing.T) {
+	var table callTable
+	for {
+		if _, err := table.insert(new(call), 0); err != nil {
+			break
+		}
+	}
+	before := table.lastID.Load()
+	for range 1000 {
+		if _, err := table.insert(new(call), 0); !errors.Is(err, ErrTooManyCalls) {
+			t.Fatalf("insert = %v, want ErrTooManyCalls", err)
+		}
+	}
+	if used := table.lastID.Load() - before; used != 0 {
+		t.Errorf("1000 refused calls used %d ids, want none", used)
+	}
+}
+
 func TestCallTableSkipsZeroAndWraps(t *testing.T) {
 	var table callTable
 	table.lastID.Store(0xfffffffe)

@@ -70,6 +70,9 @@ func benchRPC(ctx context.Context, run bench.RPC) (*bench.Result, error) {
 	return run.Run(ctx)
 }
 
+// promisedCalls is the promised rate of calls per second, with a p99 below 2 ms.
+const promisedCalls = 50_000
+
 // row is a line of the table: a workload with what was promised and what is aimed
 // at.
 type row struct {
@@ -87,10 +90,11 @@ func benchTable(ctx context.Context, e *env, d time.Duration, asJSON bool) error
 		return row{name, func(ctx context.Context) (*bench.Result, error) { return benchRPC(ctx, r) }, promised, aim, 2000}
 	}
 	rows := []row{
-		rpcRow("rpc, 1 connection, 64 in flight", bench.RPC{Inflight: 64}, 50_000, 500_000),
-		rpcRow("  with rpc.Method and rpc.Handle", bench.RPC{Inflight: 64, Typed: true}, 50_000, 500_000),
-		rpcRow("rpc, 1 connection, 256 in flight", bench.RPC{Inflight: 256}, 50_000, 900_000),
-		rpcRow("  with rpc.Method and rpc.Handle", bench.RPC{Inflight: 256, Typed: true}, 50_000, 900_000),
+		rpcRow("rpc, on schedule at 50,000/s", bench.RPC{Rate: promisedCalls}, promisedCalls, promisedCalls),
+		rpcRow("rpc, 1 connection, 64 in flight", bench.RPC{Inflight: 64}, promisedCalls, 500_000),
+		rpcRow("  with rpc.Method and rpc.Handle", bench.RPC{Inflight: 64, Typed: true}, promisedCalls, 500_000),
+		rpcRow("rpc, 1 connection, 256 in flight", bench.RPC{Inflight: 256}, promisedCalls, 900_000),
+		rpcRow("  with rpc.Method and rpc.Handle", bench.RPC{Inflight: 256, Typed: true}, promisedCalls, 900_000),
 		rpcRow("rpc, 8 connections, 64 in flight", bench.RPC{Conns: 8, Inflight: 64}, 0, 800_000),
 		rpcRow("rpc, echo of 1 KiB, 64 in flight", bench.RPC{Inflight: 64, Payload: 1024}, 0, 400_000),
 		{"ping-pong over plain TCP", func(ctx context.Context) (*bench.Result, error) { return benchPingPong(ctx, d) }, 0, 0, 0},
@@ -141,17 +145,29 @@ func goal(n float64) string {
 
 const verdictMissed = "MISSED the promise"
 
-// verdict compares a result with the figures of its row.
+// onSchedule is the part of a scheduled rate that counts as reached: the last
+// calls of a run end after it.
+const onSchedule = 0.99
+
+// verdict compares a result with the figures of its row. The promise is a rate
+// together with a latency, so the latency counts at the promised rate; beyond it
+// a longer one is said.
 func (r *row) verdict(result *bench.Result) string {
+	slow := r.promised > 0 && result.P99us > r.maxP99
 	switch {
 	case r.aim == 0:
 		return "for comparison"
-	case result.OpsPerS < r.promised || (r.promised > 0 && result.P99us > r.maxP99):
+	case r.promised == r.aim && result.OpsPerS >= onSchedule*r.promised && !slow:
+		return "promise kept"
+	case result.OpsPerS < r.promised, r.promised == r.aim:
 		return verdictMissed
 	}
 	s := fmt.Sprintf("%.0f%% of the aim", 100*result.OpsPerS/r.aim)
 	if r.promised > 0 {
-		s = fmt.Sprintf("%.1fx the promise, ", result.OpsPerS/r.promised) + s
+		s = fmt.Sprintf("%.1fx the promised rate, ", result.OpsPerS/r.promised) + s
+	}
+	if slow {
+		s += fmt.Sprintf(", p99 over %.0f us", r.maxP99)
 	}
 	return s
 }

@@ -212,8 +212,11 @@ func TestVerdict(t *testing.T) {
 		want string
 	}{
 		{row{promised: 50, aim: 100, maxP99: 2000}, bench.Result{OpsPerS: 49, P99us: 1}, verdictMissed},
-		{row{promised: 50, aim: 100, maxP99: 2000}, bench.Result{OpsPerS: 60, P99us: 2001}, verdictMissed},
-		{row{promised: 50, aim: 100, maxP99: 2000}, bench.Result{OpsPerS: 75, P99us: 1}, "1.5x the promise, 75% of the aim"},
+		{row{promised: 50, aim: 100, maxP99: 2000}, bench.Result{OpsPerS: 60, P99us: 2001}, "1.2x the promised rate, 60% of the aim, p99 over 2000 us"},
+		{row{promised: 50, aim: 100, maxP99: 2000}, bench.Result{OpsPerS: 75, P99us: 1}, "1.5x the promised rate, 75% of the aim"},
+		{row{promised: 50, aim: 50, maxP99: 2000}, bench.Result{OpsPerS: 49.9, P99us: 1}, "promise kept"},
+		{row{promised: 50, aim: 50, maxP99: 2000}, bench.Result{OpsPerS: 49, P99us: 1}, verdictMissed},
+		{row{promised: 50, aim: 50, maxP99: 2000}, bench.Result{OpsPerS: 50, P99us: 2001}, verdictMissed},
 		{row{aim: 100}, bench.Result{OpsPerS: 150}, "150% of the aim"},
 		{row{}, bench.Result{OpsPerS: 150}, "for comparison"},
 	} {
