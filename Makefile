@@ -17,7 +17,7 @@ PLATFORMS = darwin/arm64 windows/amd64 linux/386 linux/arm freebsd/amd64
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## run the guided tour: calls, events, streams and reconnects in one process
+demo: ## run the guided tour: typed calls, errors and callbacks in one process; needs only Go
 	@$(GO) run ./cmd/netron demo
 
 build: ## compile all packages, and the command into bin/netron
