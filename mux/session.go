@@ -300,14 +300,14 @@ func (s *Session) Message(text bool, p []byte) {
 	}
 	pkt, err := wire.Parse(p)
 	switch {
-	case err != nil && !(errors.Is(err, wire.ErrNoPayload) && isRequest(pkt.Flags)):
+	case err != nil && !(errors.Is(err, wire.ErrNoPayload) && (isRequest(pkt.Flags) || isAnswer(pkt.Flags))):
 		s.stats.malformed.Add(1)
 	case isRequest(pkt.Flags):
-		s.request(pkt)
+		s.request(pkt) // without a payload too: the owner answers
+	case isAnswer(pkt.Flags):
+		s.answer(pkt) // without a payload too: whoever waits cannot read it, and ends
 	case pkt.Flags.Type() == wire.TypePing && pkt.Flags.Impulse():
 		s.pong(pkt)
-	case !pkt.Flags.Impulse() && pkt.Flags.Type() < wire.TypeStream:
-		s.answer(pkt)
 	default:
 		s.stats.unknown.Add(1)
 	}
@@ -318,6 +318,10 @@ func (s *Session) Message(text bool, p []byte) {
 func isRequest(f wire.Flags) bool {
 	return f.Impulse() && f.Type() >= wire.TypeGet && f.Type() <= wire.TypeTask
 }
+
+// isAnswer reports whether a packet answers a request. Its type says nothing more
+// (protocol section 4.4).
+func isAnswer(f wire.Flags) bool { return !f.Impulse() && f.Type() < wire.TypeStream }
 
 // request hands a request to a worker, or refuses it.
 func (s *Session) request(pkt wire.Packet) {

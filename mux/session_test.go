@@ -211,11 +211,11 @@ func TestPacketsThatAreDropped(t *testing.T) {
 		tc := newTestConn(t, Config{Connector: true})
 		defer tc.end()
 		tc.asConnector()
-		for _, h := range []string{"", "00", "00000001", "0000000145c0", "00000001450000000100000002", "0000000103", "0000000140"} {
+		for _, h := range []string{"", "00", "00000001", "0000000145c0", "00000001450000000100000002", "0000000140"} {
 			tc.writeHex(h)
 		}
-		if got := tc.session.Stats().Malformed; got != 7 {
-			t.Errorf("Malformed = %d, want 7", got)
+		if got := tc.session.Stats().Malformed; got != 6 {
+			t.Errorf("Malformed = %d, want 6", got)
 		}
 		for _, h := range []string{"0000000148c0", "000000014fc0", "0000000108c0", "000000010fc0", "0000000145c00000000900000000", "0000000146c0", "0000000147c0", "0000000105c00000000000000000"} {
 			tc.writeHex(h)
@@ -227,6 +227,25 @@ func TestPacketsThatAreDropped(t *testing.T) {
 		tc.wantOpen("none of them ends the connection")
 		tc.writeHex("0000000140c0")
 		tc.wantHex("the connection lives on", "0000000100c0")
+	})
+}
+
+// TestAnswerWithoutPayload checks that whoever waits gets what came (protocol
+// section 4.5), rather than nothing until its time limit.
+func TestAnswerWithoutPayload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tc := newTestConn(t, Config{Connector: true})
+		defer tc.end()
+		tc.asConnector()
+		for i, answer := range []string{"0000000103", "0000000283"} {
+			id := uint32(i + 1)
+			c := tc.call(t.Context(), "\xc0", time.Second)
+			tc.wantHex("the call", packed(id, 0x43, "\xc0"))
+			tc.writeHex(answer)
+			if got := <-c; got.payload != "" || got.isError != (id == 2) || got.err != nil {
+				t.Errorf("Call = %+v, want an answer without a payload", got)
+			}
+		}
 	})
 }
 

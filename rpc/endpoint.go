@@ -190,8 +190,7 @@ func (e *Endpoint) sessionConfig(p *Peer, hint mux.Hint) mux.Config {
 
 // validPing reports whether the payload of a PING is exactly one value.
 func (e *Endpoint) validPing(payload []byte) bool {
-	d := codec.NewDecoder(payload, e.cfg.Limits)
-	return d.Skip() == nil && d.End() == nil
+	return checkValue(payload, e.cfg.Limits) == nil
 }
 
 // add makes a peer known whose handshake is done.

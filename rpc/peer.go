@@ -235,11 +235,23 @@ func (p *Peer) decodeReply(r mux.Reply, result any) error {
 	if r.IsError {
 		return decodeError(r.Payload, lim)
 	}
-	if result == nil {
-		return nil
+	var err error
+	if result != nil {
+		err = codec.UnmarshalLimits(r.Payload, result, lim)
+	} else {
+		err = checkValue(r.Payload, lim)
 	}
-	if err := codec.UnmarshalLimits(r.Payload, result, lim); err != nil {
+	if err != nil {
 		return &Error{Code: Internal, Message: "the answer does not fit: " + err.Error(), cause: err}
 	}
 	return nil
+}
+
+// checkValue returns an error unless payload is exactly one value.
+func checkValue(payload []byte, lim codec.Limits) error {
+	d := codec.NewDecoder(payload, lim)
+	if err := d.Skip(); err != nil {
+		return err
+	}
+	return d.End()
 }

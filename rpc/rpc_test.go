@@ -17,6 +17,7 @@ import (
 
 	"github.com/d-e-v-grid/netron/codec"
 	"github.com/d-e-v-grid/netron/internal/wire"
+	"github.com/d-e-v-grid/netron/mux"
 )
 
 // newEndpoint returns an endpoint that ends with the test.
@@ -706,6 +707,25 @@ func TestAbilities(t *testing.T) {
 		if !ok || d.ID != stub.definition.ID || d.PeerID != "node" || len(d.Meta.Methods) == 0 {
 			t.Errorf("abilities(%v) = %v, want the definition of sample@1.0.0", args, answer)
 		}
+	}
+}
+
+// TestUnreadableAnswers checks that an answer which is no value fails its call,
+// also where the caller wants no result (protocol section 4.5).
+func TestUnreadableAnswers(t *testing.T) {
+	p := newEndpoint(t, Config{}).Local()
+	for _, payload := range []string{"", "\xc1", "\x91", "\xc0\xc0"} {
+		for _, result := range []any{nil, new(any)} {
+			if err := p.decodeReply(mux.Reply{Payload: []byte(payload)}, result); CodeOf(err) != Internal {
+				t.Errorf("decodeReply(%q, %T) = %v, want internal", payload, result, err)
+			}
+		}
+		if err := p.decodeReply(mux.Reply{Payload: []byte(payload), IsError: true}, nil); err == nil {
+			t.Errorf("decodeReply(error %q) = nil, want an error", payload)
+		}
+	}
+	if err := p.decodeReply(mux.Reply{Payload: []byte{0xc0}}, nil); err != nil {
+		t.Errorf("decodeReply(nil) = %v, want nil", err)
 	}
 }
 
