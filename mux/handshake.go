@@ -227,7 +227,7 @@ func (s *Session) greetConnector(text bool, p []byte) {
 
 // greetListener takes a message of a connector that has not said who it is
 // (protocol section 3.1). It reports false if the message is the first packet of
-// a 0.6 peer, which says nothing.
+// a 0.6 peer, which says nothing more, and is to be served.
 func (s *Session) greetListener(text bool, p []byte) bool {
 	// No packet starts like JSON here: the ids of a connection count from 1.
 	if text || (len(p) > 0 && p[0] == '{') {
@@ -249,18 +249,23 @@ func (s *Session) greetListener(text bool, p []byte) bool {
 		return true
 	}
 	pkt, err := wire.Parse(p)
-	if err == nil && pkt.Flags.Type() == wire.TypePing && pkt.Flags.Impulse() {
+	switch {
+	case errors.Is(err, wire.ErrShort):
+		s.handshake.fail(err)
+		s.link.CloseWith(closeProtocol, "expected a client-id message or a packet")
+		return true
+	case err == nil && pkt.Flags.Type() == wire.TypePing && pkt.Flags.Impulse():
 		s.pong(pkt) // allowed before the client-id, and tells nothing about the peer
 		return true
 	}
-	s.becomeReady(Peer{ID: clip(s.cfg.Hint.QueryID), Kind: KindLegacy})
-	return false
+	return !s.becomeReady(Peer{ID: clip(s.cfg.Hint.QueryID), Kind: KindLegacy})
 }
 
-// becomeReady ends the handshake with success.
-func (s *Session) becomeReady(peer Peer) {
+// becomeReady ends the handshake with success. It reports false if the handshake
+// has failed: what comes until the connection is closed is not served.
+func (s *Session) becomeReady(peer Peer) bool {
 	if !s.handshake.finish() {
-		return // it has failed by now
+		return false
 	}
 	s.ready = true
 	s.handshake.peer = peer
@@ -268,6 +273,7 @@ func (s *Session) becomeReady(peer Peer) {
 	if s.cfg.Ready != nil {
 		s.cfg.Ready(s, peer)
 	}
+	return true
 }
 
 // common returns the features that both sides offer, in the order of this side.

@@ -44,6 +44,7 @@ func TestHandshakeListener(t *testing.T) {
 		{"endless id", Hint{}, `{"type":"client-id","id":"` + long + `"}`, "", Peer{}, "expected a client-id message"},
 		{"endless message", Hint{}, `{"type":"client-id","id":"b","x":"` + strings.Repeat("x", maxGreeting) + `"}`, "", Peer{}, "expected a client-id message"},
 		{"wrong JSON type", Hint{}, `{"type":"client-id","id":7}`, "", Peer{}, "expected a client-id message"},
+		{"too short for a packet", Hint{}, "", "00000001", Peer{}, "expected a client-id message or a packet"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -68,6 +69,8 @@ func TestHandshakeListener(t *testing.T) {
 					if _, err := tc.session.WaitReady(t.Context()); !errors.Is(err, ErrHandshake) {
 						t.Errorf("WaitReady = %v, want ErrHandshake", err)
 					}
+					tc.writeHex("000000014492a96162696c697469657380")
+					tc.wantIdle("nothing is served after a handshake that failed")
 					return
 				}
 				got, err := tc.session.WaitReady(t.Context())
