@@ -41,8 +41,8 @@ type Config struct {
 	// Workers runs Serve. Required.
 	Workers *Workers
 
-	// Ready is called once on the read owner, when the handshake is done and
-	// before any request is served. It must not block. Nil means nothing to do.
+	// Ready is called once on the read owner, when the handshake is done, before any
+	// request is served and before [Session.WaitReady] returns. It must not block. Nil means nothing to do.
 	Ready func(s *Session, peer Peer)
 
 	// Serve serves one request on a worker. It must answer with

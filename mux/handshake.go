@@ -269,10 +269,10 @@ func (s *Session) becomeReady(peer Peer) bool {
 	}
 	s.ready = true
 	s.handshake.peer = peer
-	close(s.handshake.readyc)
 	if s.cfg.Ready != nil {
 		s.cfg.Ready(s, peer)
 	}
+	close(s.handshake.readyc) // after Ready: whoever waits finds what Ready has set up
 	return true
 }
 

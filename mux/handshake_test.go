@@ -3,6 +3,8 @@ package mux
 import (
 	"errors"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -182,6 +184,32 @@ func TestTextAfterHandshakeIsIgnored(t *testing.T) {
 		tc.wantIdle("text means nothing now")
 		if got := tc.session.Stats().IgnoredText; got != 1 {
 			t.Errorf("IgnoredText = %d, want 1", got)
+		}
+	})
+}
+
+// TestReadyComesBeforeWaitReady checks the order of the two, which whoever dials
+// depends on.
+func TestReadyComesBeforeWaitReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var waited, early atomic.Bool
+		tc := newTestConn(t, Config{Connector: true, Ready: func(*Session, Peer) {
+			time.Sleep(time.Second) // no Ready should; it shows who comes first
+			early.Store(waited.Load())
+		}})
+		defer tc.end()
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := tc.session.WaitReady(t.Context()); err != nil {
+				t.Error(err)
+			}
+			waited.Store(true)
+		})
+		synctest.Wait()
+		tc.asConnector()
+		wg.Wait()
+		if early.Load() {
+			t.Error("WaitReady returned before Ready")
 		}
 	})
 }
