@@ -101,8 +101,8 @@ func (n *Node) Local() *Peer { return n.endpoint.Local() }
 // Peers returns the connected peers, accepted and dialled, in no order.
 func (n *Node) Peers() []*Peer { return n.endpoint.Peers() }
 
-// Peer returns the connected peer that claims an id, or nil. Of several the first
-// has it until its connection ends. Ids are not authenticated.
+// Peer returns the connected peer that claims an id, or nil. Of several the one
+// that has claimed it for the longest time has it. Ids are not authenticated.
 func (n *Node) Peer(id string) *Peer { return n.endpoint.Peer(id) }
 
 // Listen binds Config.Addr, so that [Node.Addr] is known before [Node.Serve]

@@ -387,7 +387,18 @@ func TestSecondConnectionWithAnID(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-mine.Done()
-	if got := server.Peer("client"); got == mine {
-		t.Error("the id still leads to a peer that has gone")
+	// A peer that came back before its old connection was found dead must be found.
+	got := server.Peer("client")
+	if got == nil || got == mine {
+		t.Errorf("Peer after the first has gone = %v, want the second", got)
+	}
+	if err := second.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got != nil {
+		<-got.Done()
+	}
+	if got := server.Peer("client"); got != nil {
+		t.Errorf("Peer after both have gone = %v, want nil", got)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -94,7 +95,7 @@ type Endpoint struct {
 
 	mu     sync.Mutex
 	peers  map[*Peer]struct{} // whose handshake is done; guarded by mu
-	byID   map[string]*Peer   // the first peer that claimed an id, while it lives; guarded by mu
+	byID   map[string][]*Peer // those that claim an id, the first of them first; guarded by mu
 	local  *Peer              // the calling end of the local pair; guarded by mu
 	served *Peer              // the other end; guarded by mu
 	closed bool               // guarded by mu
@@ -117,7 +118,7 @@ func NewEndpoint(cfg Config) (*Endpoint, error) {
 		overloaded: appendError(nil, &Error{Code: ResourceExhausted, Message: "overloaded"}),
 		draining:   appendError(nil, &Error{Code: Unavailable, Message: "shutting down"}),
 		peers:      make(map[*Peer]struct{}),
-		byID:       make(map[string]*Peer),
+		byID:       make(map[string][]*Peer),
 	}
 	e.tasks = newTaskTable(e)
 	return e, nil
@@ -199,9 +200,9 @@ func (e *Endpoint) add(p *Peer, info mux.Peer) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.peers[p] = struct{}{}
-	// A peer cannot take the id of a living one: the first keeps the entry.
-	if _, taken := e.byID[info.ID]; !taken && info.ID != "" {
-		e.byID[info.ID] = p
+	// A peer cannot take the id of a living one: it waits for its turn.
+	if info.ID != "" {
+		e.byID[info.ID] = append(e.byID[info.ID], p)
 	}
 }
 
@@ -209,8 +210,15 @@ func (e *Endpoint) remove(p *Peer) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	delete(e.peers, p)
-	if id := p.ID(); e.byID[id] == p {
+	id := p.ID()
+	claims := e.byID[id]
+	if i := slices.Index(claims, p); i >= 0 {
+		claims = slices.Delete(claims, i, i+1)
+	}
+	if len(claims) == 0 {
 		delete(e.byID, id)
+	} else {
+		e.byID[id] = claims
 	}
 }
 
@@ -225,12 +233,15 @@ func (e *Endpoint) Peers() []*Peer {
 	return peers
 }
 
-// Peer returns the connected peer that claims an id, or nil. Of several the
-// first one has it, until its connection ends.
+// Peer returns the connected peer that claims an id, or nil. Of several the one
+// that has claimed it for the longest time has it.
 func (e *Endpoint) Peer(id string) *Peer {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.byID[id]
+	if claims := e.byID[id]; len(claims) > 0 {
+		return claims[0]
+	}
+	return nil
 }
 
 // Local returns a peer that stands for this endpoint itself: calls to it take the
