@@ -96,13 +96,19 @@ func (s *Session) Err() error {
 // queued. It does not wait; see [Session.Done].
 func (s *Session) Close(code uint16, reason string) { s.link.CloseWith(code, reason) }
 
-// Drain refuses new requests of the peer and waits until those being served have
-// been answered or ctx ends. It does not close the session.
-func (s *Session) Drain(ctx context.Context) error {
+// Refuse refuses all requests of the peer from now on. It does not wait for those
+// being served; see [Session.Drain].
+func (s *Session) Refuse() {
 	s.draining.Store(true)
 	if s.inflight.Load() == 0 {
 		s.idleOnce.Do(func() { close(s.idlec) })
 	}
+}
+
+// Drain refuses new requests of the peer and waits until those being served have
+// been answered or ctx ends. It does not close the session.
+func (s *Session) Drain(ctx context.Context) error {
+	s.Refuse()
 	select {
 	case <-s.idlec:
 		return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -98,6 +99,7 @@ type Endpoint struct {
 	byID   map[string][]*Peer // those that claim an id, the first of them first; guarded by mu
 	local  *Peer              // the calling end of the local pair; guarded by mu
 	served *Peer              // the other end; guarded by mu
+	drains bool               // Drain was called; guarded by mu
 	closed bool               // guarded by mu
 }
 
@@ -178,7 +180,7 @@ func (e *Endpoint) sessionConfig(p *Peer, hint mux.Hint) mux.Config {
 		MaxQueueBytes:    e.cfg.MaxQueueBytes,
 		MaxQueuePackets:  e.cfg.MaxQueuePackets,
 		Workers:          e.workers,
-		Ready:            func(_ *mux.Session, info mux.Peer) { e.add(p, info) },
+		Ready:            func(s *mux.Session, info mux.Peer) { e.add(s, p, info) },
 		Serve:            p.serve,
 		Ended:            func(*mux.Session, error) { e.remove(p) },
 		Overloaded:       e.overloaded,
@@ -195,10 +197,13 @@ func (e *Endpoint) validPing(payload []byte) bool {
 }
 
 // add makes a peer known whose handshake is done.
-func (e *Endpoint) add(p *Peer, info mux.Peer) {
+func (e *Endpoint) add(s *mux.Session, p *Peer, info mux.Peer) {
 	p.info.Store(&info)
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.drains {
+		s.Refuse()
+	}
 	e.peers[p] = struct{}{}
 	// A peer cannot take the id of a living one: it waits for its turn.
 	if info.ID != "" {
@@ -226,11 +231,7 @@ func (e *Endpoint) remove(p *Peer) {
 func (e *Endpoint) Peers() []*Peer {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	peers := make([]*Peer, 0, len(e.peers))
-	for p := range e.peers {
-		peers = append(peers, p)
-	}
-	return peers
+	return slices.Collect(maps.Keys(e.peers))
 }
 
 // Peer returns the connected peer that claims an id, or nil. Of several the one
@@ -262,6 +263,9 @@ func (e *Endpoint) Local() *Peer {
 	a, b := mux.Pipe(callerConfig, calleeConfig)
 	caller.attach(a)
 	callee.attach(b)
+	if e.drains {
+		b.Refuse()
+	}
 	if e.closed {
 		a.Close(closeGoingAway, "")
 	}
@@ -269,29 +273,25 @@ func (e *Endpoint) Local() *Peer {
 	return caller
 }
 
-// Drain refuses new requests of all peers, and waits until the running ones have
-// been answered or ctx ends.
+// Drain refuses new requests of all peers, also of those that are not connected
+// yet, and waits until the running ones have been answered or ctx ends.
 func (e *Endpoint) Drain(ctx context.Context) error {
-	var wg sync.WaitGroup
-	var mu sync.Mutex
-	var first error
-	peers := e.Peers()
 	e.mu.Lock()
+	e.drains = true
+	peers := slices.Collect(maps.Keys(e.peers))
 	if e.served != nil {
 		peers = append(peers, e.served)
 	}
 	e.mu.Unlock()
 	for _, p := range peers {
-		wg.Go(func() {
-			if err := p.link().Drain(ctx); err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				first = err
-			}
-		})
+		p.link().Refuse()
 	}
-	wg.Wait()
-	return first
+	for _, p := range peers {
+		if err := p.link().Drain(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 const closeGoingAway = 1001

@@ -772,6 +772,28 @@ func TestLocal(t *testing.T) {
 	}
 }
 
+// TestDrainRefusesNewcomers checks that a peer which becomes ready while the
+// endpoint drains is told so, and not served until it is cut off.
+func TestDrainRefusesNewcomers(t *testing.T) {
+	e, other := newEndpoint(t, Config{}), newEndpoint(t, Config{ID: "other"})
+	if err := e.Drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	near, far := other.NewPeer(true), e.NewPeer(false)
+	a, b := mux.Pipe(other.sessionConfig(near, mux.Hint{}), e.sessionConfig(far, mux.Hint{}))
+	near.attach(a)
+	far.attach(b)
+	defer near.Close()
+	for _, p := range []*Peer{near, e.Local()} {
+		if err := p.RunTask(t.Context(), "abilities", nil); CodeOf(err) != Unavailable || !strings.Contains(err.Error(), "shutting down") {
+			t.Errorf("a task while the endpoint drains = %v, want unavailable", err)
+		}
+	}
+	if err := e.Drain(t.Context()); err != nil {
+		t.Errorf("second Drain = %v, want nil", err)
+	}
+}
+
 func TestPeerFrom(t *testing.T) {
 	e := newEndpoint(t, Config{})
 	if err := e.AddTask("who", func(ctx context.Context) string { return PeerFrom(ctx).ID() }); err != nil {
