@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 
@@ -35,6 +36,10 @@ func (p *Peer) serve(r *mux.Request) {
 		r.Respond(packet, err != nil)
 	}()
 	packet.B, err = p.handle(r, header)
+	if p.ctx.Load().Err() != nil && errors.Is(err, context.Canceled) {
+		// Not the caller has given up, but this side.
+		err = &Error{Code: Unavailable, Message: "shutting down", cause: err}
+	}
 	if n, limit := len(packet.B), p.endpoint.cfg.maxMessageBytes(); err == nil && n > limit {
 		err = &Error{Code: ResourceExhausted, Message: fmt.Sprintf("result of %d bytes, limit %d", n-wire.HeaderLen, limit)}
 	}

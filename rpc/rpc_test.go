@@ -794,6 +794,28 @@ func TestDrainRefusesNewcomers(t *testing.T) {
 	}
 }
 
+// TestEndOfHandlersContext checks that a caller does not take the end of the
+// endpoint for its own giving up.
+func TestEndOfHandlersContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	e := newEndpoint(t, Config{Context: ctx})
+	started := make(chan struct{})
+	if err := e.AddTask("wait", func(ctx context.Context) error {
+		close(started)
+		<-ctx.Done()
+		return fmt.Errorf("waiting: %w", ctx.Err())
+	}); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		<-started
+		cancel()
+	}()
+	if err := e.Local().RunTask(context.Background(), "wait", nil); CodeOf(err) != Unavailable || errors.Is(err, context.Canceled) {
+		t.Errorf("wait = %v, want unavailable", err)
+	}
+}
+
 func TestPeerFrom(t *testing.T) {
 	e := newEndpoint(t, Config{})
 	if err := e.AddTask("who", func(ctx context.Context) string { return PeerFrom(ctx).ID() }); err != nil {
