@@ -211,8 +211,10 @@ func (n *Node) accept(c *engine.Conn) {
 func (n *Node) Shutdown(ctx context.Context) error {
 	n.stop()
 	err := n.endpoint.Drain(ctx)
-	if err == nil {
-		err = n.sayGoodbye(ctx)
+	// One handler that does not end in time is no reason to leave all peers without
+	// the close code.
+	if late := n.sayGoodbye(ctx); err == nil {
+		err = late
 	}
 	return errors.Join(err, n.Close())
 }
