@@ -35,7 +35,8 @@ func DialNet(dial func(ctx context.Context, network, addr string) (net.Conn, err
 // wss://, or a bare host:port, which means ws://.
 //
 // ctx and Config.ConnectTimeout limit the dialling alone; the connection lives
-// until [Peer.Close], the loss of the connection, or the end of the node.
+// until [Peer.Close], the loss of the connection, or the end of the node. A dial
+// under way when the node is closed returns an error wrapping [ErrClosed].
 func (n *Node) Dial(ctx context.Context, url string, opts ...DialOption) (*Peer, error) {
 	if err := n.beginDial(); err != nil {
 		return nil, err
@@ -45,7 +46,7 @@ func (n *Node) Dial(ctx context.Context, url string, opts ...DialOption) (*Peer,
 	defer cancel()
 	c, err := engine.Dial(ctx, url, n.dialConfig(opts))
 	if err != nil {
-		return nil, fmt.Errorf("netron: dial %s: %w", url, err)
+		return nil, n.dialError(url, err)
 	}
 	p := n.endpoint.NewPeer(true)
 	s := n.endpoint.Bind(p, c, mux.Hint{})
@@ -54,9 +55,18 @@ func (n *Node) Dial(ctx context.Context, url string, opts ...DialOption) (*Peer,
 	s.Begin()
 	if err := p.WaitReady(ctx); err != nil {
 		_ = c.Close() // always nil
-		return nil, fmt.Errorf("netron: dial %s: %w", url, err)
+		return nil, n.dialError(url, err)
 	}
 	return p, nil
+}
+
+// dialError wraps why a dial failed. When the node has been closed meanwhile that
+// is the reason, whatever the end of the dial's context looks like.
+func (n *Node) dialError(url string, err error) error {
+	if n.ctx.Err() != nil {
+		err = ErrClosed
+	}
+	return fmt.Errorf("netron: dial %s: %w", url, err)
 }
 
 // dialContext returns the context of one dial: it ends with ctx, with the limit

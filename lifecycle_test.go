@@ -173,6 +173,38 @@ func TestSilentListener(t *testing.T) {
 	})
 }
 
+// TestCloseEndsDials checks that a dial under way when its node is closed says so,
+// whether the socket or the greeting was being waited for.
+func TestCloseEndsDials(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln := memlink.Listen("server")
+		silent := engine.NewServer(engine.Config{}, func(c *engine.Conn) { c.Start(engine.NewEcho(c)) })
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = silent.Serve(ln) })
+		defer wg.Wait()
+		defer silent.Close()
+		never := func(ctx context.Context, _, _ string) (net.Conn, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		for name, dial := range map[string]func(context.Context, string, string) (net.Conn, error){"no socket": never, "no greeting": ln.Dial} {
+			n := newNode(t, netron.Config{})
+			failed := make(chan error, 1)
+			go func() {
+				_, err := n.Dial(t.Context(), "server:1", netron.DialNet(dial))
+				failed <- err
+			}()
+			synctest.Wait()
+			if err := n.Close(); err != nil {
+				t.Errorf("%s: Close = %v", name, err)
+			}
+			if err := <-failed; !errors.Is(err, netron.ErrClosed) || errors.Is(err, context.Canceled) {
+				t.Errorf("%s: Dial = %v, want ErrClosed", name, err)
+			}
+		}
+	})
+}
+
 // TestConnectorThatMakesNoSense checks how a listener ends a connection whose
 // first message is text and no client-id.
 func TestConnectorThatMakesNoSense(t *testing.T) {
