@@ -97,6 +97,9 @@ func (r RPC) Run(ctx context.Context) (*Result, error) {
 	for _, h := range histograms {
 		total.Merge(h)
 	}
+	if total.TotalCount() == 0 {
+		return nil, errors.New("bench: rpc: no call ended within the measured time; measure longer")
+	}
 	return r.result(total, used), nil
 }
 

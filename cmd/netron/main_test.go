@@ -189,16 +189,19 @@ func TestUsage(t *testing.T) {
 func TestBench(t *testing.T) {
 	url := startTool(t, "serve", "--bench", "--listen", "127.0.0.1:0")
 	for _, args := range [][]string{
-		{}, {"--typed"}, {"--payload", "100"}, {"--payload", "100", "--typed"}, {"--conns", "2", "--inflight", "3"}, {"--rate", "1000"},
+		{}, {"--typed"}, {"--payload", "100"}, {"--payload", "100", "--typed"}, {"--conns", "2"}, {"--rate", "1000"},
 	} {
-		out, errs, code := runTool(t, append([]string{"bench", "rpc", "--addr", url, "--duration", "100ms", "--json"}, args...)...)
+		out, errs, code := runTool(t, append([]string{"bench", "rpc", "--addr", url, "--duration", "500ms", "--inflight", "3", "--json"}, args...)...)
 		var result bench.Result
 		if code != exitOK || json.Unmarshal([]byte(out), &result) != nil || result.OpsPerS <= 0 || result.P99us <= 0 {
 			t.Errorf("bench rpc %v = %q, %d, %q, want a result", args, out, code, errs)
 		}
 	}
-	if out, _, code := runTool(t, "bench", "rpc", "--addr", url, "--duration", "100ms"); code != exitOK || !strings.Contains(out, "/s, p50") {
+	if out, _, code := runTool(t, "bench", "rpc", "--addr", url, "--duration", "500ms", "--inflight", "3"); code != exitOK || !strings.Contains(out, "/s, p50") {
 		t.Errorf("bench rpc = %q, %d, want a line", out, code)
+	}
+	if _, errs, code := runTool(t, "bench", "rpc", "--addr", url, "--duration", "1ns"); code == exitOK {
+		t.Errorf("bench rpc without time: exit code %d, %q, want an error", code, errs)
 	}
 	if _, errs, code := runTool(t, "bench", "rpc", "--addr", url, "--inflight", "-1"); code == exitOK {
 		t.Errorf("bench rpc --inflight -1: exit code %d, %q, want an error", code, errs)
