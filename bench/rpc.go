@@ -80,7 +80,7 @@ func (r RPC) Run(ctx context.Context) (*Result, error) {
 	run.cancel = cancel
 
 	usage := make(chan usage, 1)
-	go func() { usage <- run.measure() }()
+	go func() { usage <- run.measure(ctx) }()
 	workers := r.Conns * r.Inflight
 	histograms := make([]*hdrhistogram.Histogram, workers)
 	var wg sync.WaitGroup
@@ -164,7 +164,10 @@ func (r *rpcRun) work(ctx context.Context, w int, call func(context.Context) err
 	background := context.Background()
 	for ctx.Err() == nil && begin.Before(r.until) {
 		if interval > 0 {
-			time.Sleep(time.Until(begin))
+			sleep(ctx, begin)
+			if ctx.Err() != nil {
+				return
+			}
 		}
 		if err := call(background); err != nil {
 			r.cancel(err)
@@ -191,15 +194,25 @@ type usage struct {
 
 // measure notes the state of both processes when the warm-up is over, and returns
 // what changed until the end.
-func (r *rpcRun) measure() usage {
-	time.Sleep(time.Until(r.from))
+func (r *rpcRun) measure(ctx context.Context) usage {
+	sleep(ctx, r.from)
 	before := r.read()
-	time.Sleep(time.Until(r.until))
+	sleep(ctx, r.until)
 	after := r.read()
 	after.clientCPU -= before.clientCPU
 	after.serverCPU -= before.serverCPU
 	after.mallocs -= before.mallocs
 	return after
+}
+
+// sleep waits until a moment, or until ctx ends.
+func sleep(ctx context.Context, until time.Time) {
+	t := time.NewTimer(time.Until(until))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
 }
 
 func (r *rpcRun) read() usage {
