@@ -198,7 +198,7 @@ func startServer(ctx context.Context, args ...string) (*serverProcess, error) {
 	addr, ok := strings.CutPrefix(strings.TrimSpace(line), "listening ")
 	if err != nil || !ok {
 		s.stop()
-		return nil, fmt.Errorf("the server process did not start: %q, %w", line, err)
+		return nil, fmt.Errorf("the server process did not start: instead of its address it said %q", line)
 	}
 	s.addr = addr
 	return s, nil
