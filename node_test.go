@@ -326,6 +326,7 @@ func TestShutdownCutsOff(t *testing.T) {
 	if cause.Load() == nil {
 		t.Error("the context of the stuck handler did not end")
 	}
+	<-p.Done()
 	if !strings.Contains(p.Err().Error(), "1001") {
 		t.Errorf("the connection ended with %v, want close code 1001", p.Err())
 	}
