@@ -2,7 +2,6 @@ package mux
 
 import (
 	"context"
-	"log/slog"
 	"time"
 )
 
@@ -65,9 +64,6 @@ type Config struct {
 	// Context is the parent of the session's context. Nil means
 	// [context.Background].
 	Context context.Context //nolint:containedctx // the documented lifetime of all sessions of a node
-
-	// Logger receives rare events. Nil discards them.
-	Logger *slog.Logger
 }
 
 // Hint is what a listener learns about a connector from the upgrade request

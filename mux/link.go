@@ -17,8 +17,7 @@ type Link interface {
 
 // Close codes that a session uses (RFC 6455 section 7.4.1).
 const (
-	closeNormal    = 1000
-	closeGoingAway = 1001
-	closeProtocol  = 1002
-	closePolicy    = 1008
+	closeNormal   = 1000
+	closeProtocol = 1002
+	closePolicy   = 1008
 )

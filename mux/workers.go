@@ -65,9 +65,6 @@ func (w *Workers) run(r *Request) {
 	r.session.cfg.Serve(r)
 }
 
-// Running returns how many requests are being served.
-func (w *Workers) Running() int { return w.pool.Running() }
-
 // Close refuses new requests and waits for the running ones, up to the timeout;
 // zero or less does not wait. Workers that are still busy then end with their
 // handlers. Further calls do nothing.

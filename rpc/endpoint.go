@@ -187,7 +187,6 @@ func (e *Endpoint) sessionConfig(p *Peer, hint mux.Hint) mux.Config {
 		Draining:         e.draining,
 		ValidPing:        e.validPing,
 		Context:          e.cfg.Context,
-		Logger:           e.cfg.logger(),
 	}
 }
 
