@@ -153,7 +153,13 @@ func (n *Node) Serve(ctx context.Context) error {
 	if again {
 		return errors.New("netron: Serve called twice")
 	}
-	return n.ServeListener(ctx, ln)
+	err := n.ServeListener(ctx, ln)
+	if err != nil && !errors.Is(err, ErrClosed) {
+		n.mu.Lock()
+		n.listener, n.serving = nil, false // the listener is broken; another may be tried
+		n.mu.Unlock()
+	}
+	return err
 }
 
 // ServeListener is [Node.Serve] with a listener of the caller's choice, which it
@@ -164,6 +170,7 @@ func (n *Node) ServeListener(ctx context.Context, ln net.Listener) error {
 	select {
 	case err := <-failed:
 		if errors.Is(err, engine.ErrServerClosed) {
+			<-n.ended // so that a main which returns now cuts nothing off
 			return ErrClosed
 		}
 		return fmt.Errorf("netron: serve: %w", err)
@@ -206,8 +213,9 @@ func (n *Node) accept(c *engine.Conn) {
 
 // Shutdown stops accepting, refuses new requests, waits until the running ones
 // have been answered or ctx ends, and then ends all connections of the node with
-// close code 1001. It returns ctx.Err() if requests were cut off. Further calls
-// wait for the first one.
+// close code 1001. It returns ctx.Err() if requests were cut off. Of several calls
+// the one whose ctx ends first decides. It must not be called from a handler or a
+// callback of [Stub.CallFunc].
 func (n *Node) Shutdown(ctx context.Context) error {
 	n.stop()
 	err := n.endpoint.Drain(ctx)
@@ -261,7 +269,8 @@ func (n *Node) conns() []*engine.Conn {
 // Close ends the node now: connections are cut off, pending calls fail, and the
 // contexts of handlers end. It returns when all goroutines of the node have
 // ended, waiting at most 10 seconds for handlers that ignore their context. It
-// must not be called from a handler. Further calls wait for the first one.
+// must not be called from a handler, nor from a callback of [Stub.CallFunc], which
+// would wait for itself. Further calls wait for the first one and return nil.
 func (n *Node) Close() error {
 	n.stop()
 	var err error

@@ -305,10 +305,11 @@ func TestShutdownCutsOff(t *testing.T) {
 	p := dial(t, url)
 	started := make(chan struct{})
 	var cause atomic.Value
-	if err := server.AddTask("stuck", func(ctx context.Context) {
+	if err := server.AddTask("stuck", func(ctx context.Context) error {
 		close(started)
 		<-ctx.Done()
 		cause.Store(context.Cause(ctx).Error())
+		return ctx.Err()
 	}); err != nil {
 		t.Fatal(err)
 	}

@@ -51,6 +51,9 @@ const (
 	// minCollect the room that a write starts with.
 	collectBytes = 64 << 10
 	minCollect   = 4 << 10
+	// maxPing is the largest payload of a PING packet that is sent back, in bytes. They
+	// are small, and a large one would be copied for nothing.
+	maxPing = 4 << 10
 	// keptBatch is the longest batch slice that is kept for the next round.
 	keptBatch = 4096
 )
@@ -391,7 +394,7 @@ func (s *Session) dispatch(pkt wire.Packet) bool {
 // pong answers a PING packet. It is dropped when the queue is full: the sender
 // has other ways to learn that the connection lives.
 func (s *Session) pong(pkt wire.Packet) {
-	if s.cfg.ValidPing != nil && !s.cfg.ValidPing(pkt.Payload) {
+	if len(pkt.Payload) > maxPing || (s.cfg.ValidPing != nil && !s.cfg.ValidPing(pkt.Payload)) {
 		s.stats.malformed.Add(1)
 		return
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -258,8 +259,11 @@ func TestPing(t *testing.T) {
 		tc.wantHex("a PING is answered with its payload", "0000000700c0")
 		tc.writeHex("0000000840c0c0")
 		tc.wantIdle("a PING with more than a value is dropped")
-		if got := tc.session.Stats().Malformed; got != 1 {
-			t.Errorf("Malformed = %d, want 1", got)
+		tc.session.cfg.ValidPing = nil
+		tc.writeHex("0000000940" + strings.Repeat("c0", maxPing+1))
+		tc.wantIdle("a large PING is dropped")
+		if got := tc.session.Stats().Malformed; got != 2 {
+			t.Errorf("Malformed = %d, want 2", got)
 		}
 	})
 }

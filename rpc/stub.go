@@ -195,7 +195,8 @@ type Future struct {
 	taken  atomic.Bool
 }
 
-// Go calls a method and returns at once. The result is stored in the pointer
+// Go calls a method and returns without waiting for the answer; it waits only
+// while the outgoing queue is full. The result is stored in the pointer
 // result, nil drops it, by [Future.Wait].
 func (s *Stub) Go(ctx context.Context, method string, result any, args ...any) *Future {
 	f := &Future{donec: make(chan struct{}), peer: s.peer, result: result}

@@ -12,7 +12,7 @@ import (
 
 const (
 	minShift = 8  // smallest class: 256 bytes
-	maxShift = 20 // largest class kept: 1 MiB, so that one huge message does not pin memory
+	maxShift = 20 // largest class: 1 MiB, and what grew to less than twice that, so that one huge message does not pin memory
 	classes  = maxShift - minShift + 1
 )
 
@@ -48,7 +48,7 @@ func Copy(p []byte) *Buf {
 }
 
 // Release gives the buffer back and sets B to nil. The owner must not touch b or slices of b.B
-// afterwards. Buffers larger than 1 MiB or smaller than the smallest class are
+// afterwards. Buffers of 2 MiB and more, or smaller than the smallest class, are
 // left to the garbage collector.
 func (b *Buf) Release() {
 	if b.B == nil {
