@@ -33,6 +33,8 @@ func runDemo(ctx context.Context, e *env, args []string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
+	var wg sync.WaitGroup
+	defer wg.Wait() // for Serve, which ends with the server
 	quiet := slog.New(slog.DiscardHandler)
 	server, err := netron.New(netron.Config{ID: "server", Addr: "127.0.0.1:0", Logger: quiet})
 	if err != nil {
@@ -56,7 +58,7 @@ func runDemo(ctx context.Context, e *env, args []string) error {
 			if err := d.listen(); err != nil {
 				return err
 			}
-			go func() { served <- server.Serve(serving) }()
+			wg.Go(func() { served <- server.Serve(serving) })
 			return nil
 		}},
 		{"Another node dials it and asks for the service", d.dial},
