@@ -141,6 +141,23 @@ func (c *Conn) AppendFrame(dst []byte, text bool, p []byte) []byte {
 	return appendFrame(dst, c.client, op, p)
 }
 
+// BeginFrame appends room for a frame header to dst. The payload of one message
+// is to be appended behind it, then [Conn.EndFrame] called.
+func (c *Conn) BeginFrame(dst []byte) []byte { return beginFrame(dst, c.client) }
+
+// EndFrame completes the message that BeginFrame began when b was start bytes
+// long: it writes the header and, if this side is the client, masks the payload,
+// both in place. What it returns may be longer than b, and replaces it.
+//
+// RFC 6455 section 5.2.
+func (c *Conn) EndFrame(b []byte, start int, text bool) []byte {
+	op := byte(bitFin | opBinary)
+	if text {
+		op = bitFin | opText
+	}
+	return endFrame(b, start, c.client, op)
+}
+
 // Done returns a channel that is closed when the connection has ended and
 // Handler.Closed has returned.
 func (c *Conn) Done() <-chan struct{} { return c.donec }

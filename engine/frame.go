@@ -24,6 +24,9 @@ const (
 	maxControl = 125 // payload of a control frame, RFC 6455 section 5.5
 	maxHeader  = 14  // header of the longest form with a mask
 
+	shortHeader = 2 // header of the shortest form without a mask
+	maskLen     = 4
+
 	len16 = 126 // the length follows in 2 bytes
 	len64 = 127 // the length follows in 8 bytes
 )
@@ -104,6 +107,59 @@ func appendFrame(dst []byte, client bool, first byte, p []byte) []byte {
 	dst = append(dst, p...)
 	xorMask(dst[start:], key)
 	return dst
+}
+
+// beginFrame appends room for the shortest frame header of this side.
+func beginFrame(dst []byte, client bool) []byte {
+	var room [shortHeader + maskLen]byte
+	return append(dst, room[:headerRoom(client)]...)
+}
+
+// headerRoom is the size of the shortest frame header.
+func headerRoom(client bool) int {
+	if client {
+		return shortHeader + maskLen
+	}
+	return shortHeader
+}
+
+// endFrame completes the frame that beginFrame began at b[start:]. A payload too
+// long for the shortest header is moved.
+func endFrame(b []byte, start int, client bool, first byte) []byte {
+	room := headerRoom(client)
+	n := len(b) - start - room
+	extra := 0
+	switch {
+	case n > 0xffff:
+		extra = 8
+	case n > maxControl:
+		extra = 2
+	}
+	if extra > 0 {
+		var grow [8]byte
+		b = append(b, grow[:extra]...)
+		copy(b[start+room+extra:], b[start+room:start+room+n])
+	}
+	h := b[start:]
+	h[0] = first
+	switch extra {
+	case 0:
+		h[1] = byte(n)
+	case 2:
+		h[1] = len16
+		binary.BigEndian.PutUint16(h[2:], uint16(n))
+	default:
+		h[1] = len64
+		binary.BigEndian.PutUint64(h[2:], uint64(n))
+	}
+	if client {
+		h[1] |= bitMask
+		key := rand.Uint32()
+		at := shortHeader + extra
+		binary.LittleEndian.PutUint32(h[at:], key)
+		xorMask(h[at+maskLen:], key)
+	}
+	return b
 }
 
 // xorMask masks or unmasks p in place with a key in little-endian order,

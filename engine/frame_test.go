@@ -131,3 +131,31 @@ func BenchmarkAppendFrame(b *testing.B) {
 		}
 	}
 }
+
+// TestFrameInPlace checks that a frame built around its payload is the one that is
+// built from a copy of it, whatever stands before it.
+func TestFrameInPlace(t *testing.T) {
+	for _, client := range []bool{false, true} {
+		for _, n := range []int{0, 1, 125, 126, 127, 0xffff, 0x10000, 100_000} {
+			payload := bytes.Repeat([]byte("payload."), n/8+1)[:n]
+			before := []byte("before")
+			b := beginFrame(bytes.Clone(before), client)
+			b = append(b, payload...)
+			b = endFrame(b, len(before), client, bitFin|opBinary)
+			if !bytes.HasPrefix(b, before) {
+				t.Fatalf("client %v, %d bytes: what stood before has changed", client, n)
+			}
+			got := b[len(before):]
+			h, ok := parseFrameHeader(got)
+			if !ok || h.first != bitFin|opBinary || h.masked != client || h.length != uint64(n) || h.size+n != len(got) {
+				t.Fatalf("client %v, %d bytes: header %+v of a frame of %d bytes", client, n, h, len(got))
+			}
+			if client {
+				unmask(got[h.size:], h.mask, 0)
+			}
+			if !bytes.Equal(got[h.size:], payload) {
+				t.Errorf("client %v, %d bytes: the payload came out different", client, n)
+			}
+		}
+	}
+}
