@@ -155,7 +155,7 @@ func ExampleStub_callFunc() {
 		log.Fatal(err)
 	}
 	sums := make(chan float64, 1)
-	err = stub.CallFunc(ctx, "add", func(r *netron.Reply, err error) {
+	err = stub.CallFunc(ctx, "add", func(_ context.Context, r *netron.Reply, err error) {
 		var sum float64
 		if err == nil {
 			err = r.Decode(&sum)

@@ -4,38 +4,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/d-e-v-grid/netron/internal/buf"
 )
-
-// Reply is the answer to a request.
-type Reply struct {
-	// Payload is the encoded answer, or the encoded error if IsError is set. It
-	// belongs to the receiver of the Reply until Release.
-	Payload []byte
-	IsError bool
-
-	buf *buf.Buf
-}
-
-// Release gives the memory of Payload back. Call it at most once; not calling it
-// leaves the memory to the garbage collector.
-func (r *Reply) Release() {
-	if r.buf != nil {
-		r.buf.Release()
-		r.buf, r.Payload = nil, nil
-	}
-}
-
-// call is one request that waits for its answer. Whoever claims its slot
-// completes it, so it is completed exactly once.
-type call struct {
-	donec chan struct{} // capacity 1, never closed; receives when reply and err are set
-	fn    func(Reply, error)
-	reply Reply
-	err   error
-	sent  atomic.Bool // set when the packet was framed for the socket
-}
 
 // slot is a place in the table of pending calls. Its key is the protocol of
 // ownership: free, reserved (somebody is filling or emptying it), or live with
@@ -45,7 +14,7 @@ type call struct {
 type slot struct {
 	key      atomic.Uint64
 	deadline atomic.Int64 // nanoseconds since the session's start, 0 for none; written before key goes live
-	call     *call        // owned by whoever reserved the slot
+	call     *Call        // owned by whoever reserved the slot
 }
 
 const (
@@ -93,7 +62,7 @@ func (seg *tableSegment) has(id uint32) bool {
 
 // insert registers c under a fresh id. deadline is in nanoseconds since the
 // session's start, 0 for none.
-func (t *callTable) insert(c *call, deadline int64) (id uint32, err error) {
+func (t *callTable) insert(c *Call, deadline int64) (id uint32, err error) {
 	for {
 		if t.live.Load() >= maxTableSize {
 			return 0, ErrTooManyCalls // at once, and without using up ids
@@ -153,7 +122,7 @@ func (t *callTable) grow(seen *tableSegment) {
 }
 
 // claim takes the call with exactly this id out of the table, or returns nil.
-func (t *callTable) claim(id uint32) *call {
+func (t *callTable) claim(id uint32) *Call {
 	for seg := t.newest.Load(); seg != nil; seg = seg.older {
 		s := &seg.slots[id&uint32(len(seg.slots)-1)]
 		if s.key.Load() == slotLive|uint64(id) {
@@ -164,7 +133,7 @@ func (t *callTable) claim(id uint32) *call {
 }
 
 // take empties the slot if it still has the given live key.
-func (t *callTable) take(s *slot, key uint64) *call {
+func (t *callTable) take(s *slot, key uint64) *Call {
 	if !s.key.CompareAndSwap(key, slotReserved) {
 		return nil
 	}
@@ -185,7 +154,7 @@ func (t *callTable) size() int {
 
 // sweep claims every call that due selects and passes it on. It returns the
 // earliest deadline among the calls that remain, 0 for none.
-func (t *callTable) sweep(due func(deadline int64) bool, do func(*call)) (next int64) {
+func (t *callTable) sweep(due func(deadline int64) bool, do func(*Call)) (next int64) {
 	for seg := t.newest.Load(); seg != nil; seg = seg.older {
 		for i := range seg.slots {
 			s := &seg.slots[i]

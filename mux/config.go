@@ -44,18 +44,26 @@ type Config struct {
 	// request is served and before [Session.WaitReady] returns. It must not block. Nil means nothing to do.
 	Ready func(s *Session, peer Peer)
 
-	// Serve serves one request on a worker. It must answer with
-	// [Request.Respond], and recover its own panics. Required.
-	Serve func(r *Request)
+	// Route looks at a request before it is served, on the read owner, and may set
+	// its Target, Offset and Count. It must not block, nor keep r. Nil means that all
+	// requests are batched.
+	Route func(r *Request)
+
+	// Serve serves one request: it appends the payload of the answer to dst and
+	// returns it, and reports whether it is an error. It runs on a worker, or on the
+	// read owner if r.Inline is set, and should recover its own panics. Required.
+	Serve func(r *Request, dst []byte) (answer []byte, isError bool)
 
 	// Ended is called once, after all pending calls have failed. It must not
 	// block. Nil means nothing to do.
 	Ended func(s *Session, err error)
 
-	// Overloaded and Draining are the encoded error payloads sent when a limit
-	// refuses a request and when the session drains. Required.
+	// Overloaded, Draining and Failed are the encoded error payloads sent when a
+	// limit refuses a request, when the session drains, and when Serve did not
+	// return. Required.
 	Overloaded []byte
 	Draining   []byte
+	Failed     []byte
 
 	// ValidPing reports whether the payload of a PING packet may be sent back: a
 	// value, and nothing behind it. Others are dropped as malformed. Nil takes all.

@@ -50,24 +50,27 @@ func newTestConn(t *testing.T, cfg Config) *testConn {
 	cfg.Workers = workers
 	cfg.Overloaded = []byte{0xa4, 'o', 'v', 'e', 'r'}
 	cfg.Draining = []byte{0xa5, 'd', 'r', 'a', 'i', 'n'}
+	cfg.Failed = []byte{0xa4, 'f', 'a', 'i', 'l'}
 	tc.session = NewSession(tc, cfg)
 	tc.session.Begin()
 	return tc
 }
 
 // echo answers with the request's payload.
-func echo(r *Request) {
-	p := r.Response(len(r.Payload))
-	p.B = append(p.B, r.Payload...)
-	r.Respond(p, false)
+func echo(r *Request, dst []byte) ([]byte, bool) { return append(dst, r.Payload...), false }
+
+// gated is echo behind a gate: requests are answered once it is closed.
+func gated(gate <-chan struct{}) func(*Request, []byte) ([]byte, bool) {
+	return func(r *Request, dst []byte) ([]byte, bool) {
+		<-gate
+		return echo(r, dst)
+	}
 }
 
-func (tc *testConn) AppendFrame(dst []byte, text bool, p []byte) []byte {
-	n := uint32(len(p))
-	if text {
-		n |= textBit
-	}
-	return append(binary.BigEndian.AppendUint32(dst, n), p...)
+func (tc *testConn) BeginFrame(dst []byte) []byte { return new(pipeEnd).BeginFrame(dst) }
+
+func (tc *testConn) EndFrame(b []byte, start int, text bool) []byte {
+	return new(pipeEnd).EndFrame(b, start, text)
 }
 
 func (tc *testConn) Kick() {
@@ -125,14 +128,16 @@ func (tc *testConn) writeText(s string) {
 	tc.session.ReadDone()
 }
 
-// writeHex sends a binary message to the session.
-func (tc *testConn) writeHex(s string) {
+// writeHex sends binary messages to the session as one read.
+func (tc *testConn) writeHex(messages ...string) {
 	tc.t.Helper()
-	b, err := hex.DecodeString(s)
-	if err != nil {
-		tc.t.Fatal(err)
+	for _, s := range messages {
+		b, err := hex.DecodeString(s)
+		if err != nil {
+			tc.t.Fatal(err)
+		}
+		tc.session.Message(false, b)
 	}
-	tc.session.Message(false, b)
 	tc.session.ReadDone()
 }
 

@@ -13,6 +13,11 @@ var (
 	// ErrTooManyCalls reports that too many calls of this session wait for answers.
 	ErrTooManyCalls = errors.New("mux: too many calls in flight")
 
+	// ErrWouldBlock reports that a call, or a wait for room in the outgoing queue, was
+	// asked for by code that runs on the goroutine which reads a connection, and must
+	// not block it. Nothing was sent.
+	ErrWouldBlock = errors.New("mux: would block the goroutine that reads a connection")
+
 	// ErrHandshake reports that the other side did not complete the handshake of
 	// protocol section 3.
 	ErrHandshake = errors.New("mux: handshake failed")

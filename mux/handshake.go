@@ -182,12 +182,10 @@ func (s *Session) say(g greeting) {
 	if err != nil {
 		panic("BUG: greeting does not marshal: " + err.Error())
 	}
-	b := buf.Copy(text)
-	if ok, err := s.queue.push(outgoing{buf: b, text: true}, true); ok && err == nil {
-		s.link.Kick()
-	} else if err == nil {
-		b.Release()
-	}
+	b := buf.Get(len(text))
+	b.B = append(s.link.BeginFrame(b.B), text...)
+	b.B = s.link.EndFrame(b.B, 0, true)
+	s.mustRespond(newOutgoing(b, 1))
 }
 
 // greet takes a message that came before the handshake was done and reports

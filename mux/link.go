@@ -3,8 +3,13 @@ package mux
 // Link is the connection below a [Session]: it carries whole messages. A
 // *engine.Conn is one. All methods are safe for concurrent use and never block.
 type Link interface {
-	// AppendFrame appends p to dst as one message in the link's framing. It copies p.
-	AppendFrame(dst []byte, text bool, p []byte) []byte
+	// BeginFrame appends room for what the link's framing puts before a message to
+	// dst. The message is to be appended behind it.
+	BeginFrame(dst []byte) []byte
+
+	// EndFrame completes, in place, the message that BeginFrame began when b was
+	// start bytes long. What it returns may be longer than b, and replaces it.
+	EndFrame(b []byte, start int, text bool) []byte
 
 	// Kick tells the link that the session has something to send. The link then
 	// calls [Session.Collect], one call at a time, until nothing comes.

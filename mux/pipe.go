@@ -15,7 +15,8 @@ func Pipe(connector, listener Config) (*Session, *Session) {
 	connector.Connector = true
 	listener.Connector = false
 	listener.Hint = Hint{Netron: true}
-	a, b := new(pipeEnd), new(pipeEnd)
+	ends := new(atomic.Int32)
+	a, b := &pipeEnd{ends: ends}, &pipeEnd{ends: ends}
 	a.other, b.other = b, a
 	a.session = NewSession(a, connector)
 	b.session = NewSession(b, listener)
@@ -35,6 +36,7 @@ type pipeEnd struct {
 
 	wanted  atomic.Int64 // kicks not yet looked at; the one that makes it 1 takes the role
 	closing atomic.Bool
+	ends    *atomic.Int32 // roles of the pipe that have ended
 
 	// Owned by the holder of the role.
 	vec   [][]byte
@@ -43,14 +45,17 @@ type pipeEnd struct {
 
 const textBit = 1 << 31
 
-// AppendFrame implements [Link]: length and kind, then the message.
-func (e *pipeEnd) AppendFrame(dst []byte, text bool, p []byte) []byte {
-	n := uint32(len(p))
+// BeginFrame implements [Link]: room for length and kind.
+func (e *pipeEnd) BeginFrame(dst []byte) []byte { return append(dst, 0, 0, 0, 0) }
+
+// EndFrame implements [Link].
+func (e *pipeEnd) EndFrame(b []byte, start int, text bool) []byte {
+	n := uint32(len(b) - start - 4)
 	if text {
 		n |= textBit
 	}
-	dst = binary.BigEndian.AppendUint32(dst, n)
-	return append(dst, p...)
+	binary.BigEndian.PutUint32(b[start:], n)
+	return b
 }
 
 // Kick implements [Link].
@@ -90,7 +95,12 @@ func (e *pipeEnd) deliver() {
 	}
 	if !e.ended && e.closing.Load() {
 		e.ended = true
-		to.Closed(errPipeClosed)
+		// A session ends when nothing comes to it any more and nothing is taken from it:
+		// at the end of both roles, of which the other may be somebody else's.
+		if e.ends.Add(1) == 2 {
+			e.session.Closed(errPipeClosed)
+			to.Closed(errPipeClosed)
+		}
 	}
 }
 

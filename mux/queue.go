@@ -3,135 +3,272 @@ package mux
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"github.com/d-e-v-grid/netron/internal/buf"
 )
 
-// outgoing is one message that waits to be sent.
+// outgoing is a link of the out-queue: one or more framed messages. It belongs to
+// a call, or has come from a pool with the buffer that it holds.
 type outgoing struct {
-	buf  *buf.Buf
-	text bool  // a text message: handshake frames only
-	call *call // the pending call that this request belongs to, to note that it was sent; nil else
+	next  *outgoing
+	b     []byte
+	count int      // messages in b
+	call  *Call    // the call that b belongs to, nil if buf is set
+	buf   *buf.Buf // the memory of b, released when b has been sent
 }
 
-// outQueue is the bounded queue of a session's outgoing packets. Producers are
-// any goroutines; the one consumer is the holder of the link's write role.
+// pooledOutgoing holds links that belong to no call.
+var pooledOutgoing = sync.Pool{New: func() any { return new(outgoing) }}
+
+// newOutgoing returns a link that takes b, which holds count messages.
+func newOutgoing(b *buf.Buf, count int) *outgoing {
+	p, _ := pooledOutgoing.Get().(*outgoing)
+	p.b, p.count, p.buf = b.B, count, b
+	return p
+}
+
+// sent gives back the memory of a message that has been sent.
+func (p *outgoing) sent() { p.free(callSent) }
+
+// discard gives back the memory of a message that will never be sent.
+func (p *outgoing) discard() { p.free(callUnsent) }
+
+func (p *outgoing) free(state callState) {
+	p.next = nil
+	if c := p.call; c != nil {
+		c.state.Store(uint32(state)) // the last touch: c may be used anew from here on
+		return
+	}
+	p.buf.Release()
+	*p = outgoing{}
+	pooledOutgoing.Put(p)
+}
+
+// lane is a queue that any goroutine may push to and one at a time may take from.
+//
+// It is a stack that is emptied at once: a push links the message to the head by
+// compare-and-swap, which publishes it; the consumer swaps the whole stack for nil
+// and turns it round. No wake-up is lost: whoever pushes to an empty lane has to
+// wake the consumer, and a push to a lane that is not empty is seen by the same
+// look of the consumer that sees the message below it. Swapping everything leaves
+// no room for a head that comes back meanwhile: the compare of a push succeeds only
+// while the link it read is the head, and then next is right.
+//
+// The twin with a mutex is in lane_test.go.
+type lane struct {
+	head  atomic.Pointer[outgoing]
+	ready *outgoing // taken and turned round, oldest first; owned by the consumer
+}
+
+// endOfLane is the head of a lane that takes nothing any more.
+var endOfLane outgoing
+
+// push queues p. first says that the lane was empty: the caller must wake the
+// consumer. ok is false if the lane has ended.
+func (l *lane) push(p *outgoing) (first, ok bool) {
+	for {
+		head := l.head.Load()
+		if head == &endOfLane {
+			return false, false
+		}
+		p.next = head
+		if l.head.CompareAndSwap(head, p) {
+			return head == nil, true
+		}
+	}
+}
+
+// pop returns the oldest message, nil if there is none. Only the consumer calls it.
+func (l *lane) pop() *outgoing {
+	if l.ready == nil && !l.take() {
+		return nil
+	}
+	p := l.ready
+	l.ready = p.next
+	p.next = nil
+	return p
+}
+
+// take makes ready what has been pushed and reports whether it was anything.
+func (l *lane) take() bool {
+	head := l.head.Load()
+	if head == nil || head == &endOfLane {
+		return false
+	}
+	l.ready = reversed(l.head.Swap(nil))
+	return true
+}
+
+// end makes the lane refuse what is pushed from now on and returns what it held,
+// except for what the consumer had made ready.
+func (l *lane) end() *outgoing {
+	head := l.head.Swap(&endOfLane)
+	if head == &endOfLane {
+		return nil
+	}
+	return reversed(head)
+}
+
+func reversed(p *outgoing) (first *outgoing) {
+	for p != nil {
+		p.next, first, p = first, p, p.next
+	}
+	return first
+}
+
+// outQueue is the bounded queue of a session's outgoing messages, in two lanes:
+// large messages let all others pass. Producers are any goroutines; the one
+// consumer is the holder of the link's write role.
 //
 // When the queue is full a producer waits for room, or is told that there is
 // none, as it chooses.
 type outQueue struct {
-	maxBytes   int
-	maxPackets int
+	maxBytes    int64
+	maxMessages int64
 
-	mu      sync.Mutex
-	packets []outgoing    // guarded by mu
-	bytes   int           // of packets and of those taken but not yet framed; guarded by mu
-	count   int           // likewise; guarded by mu
-	roomc   chan struct{} // guarded by mu; made by the first producer that waits, closed when there may be room
-	err     error         // guarded by mu; set once when the queue closes
+	small, bulk lane
+
+	// load is what waits: messages << loadShift | bytes. A producer adds what it
+	// brings, and takes it back if the queue was full before.
+	load    atomic.Int64
+	waiting atomic.Int32 // producers that wait for room
+
+	mu    sync.Mutex
+	roomc chan struct{} // guarded by mu; made by the first producer that waits, closed when there may be room
+	err   error         // guarded by mu; set once before the lanes end
 }
 
-// push takes the packet if there is room; reserve doubles the limits, for
-// answers that refuse work. If there is none it reports false and the packet
-// stays the caller's; on an error its buffer has been released.
-func (q *outQueue) push(p outgoing, reserve bool) (bool, error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.err != nil {
-		p.buf.Release()
-		return false, q.err
-	}
-	if q.full() && !(reserve && q.bytes/2 < q.maxBytes && q.count/2 < q.maxPackets) {
-		return false, nil
-	}
-	q.add(p)
-	return true, nil
+const (
+	loadShift = 40
+	loadBytes = 1<<loadShift - 1
+
+	// bulkBytes is the size from which a message is bulk.
+	bulkBytes = 32 << 10
+)
+
+func (p *outgoing) load() int64 { return int64(p.count)<<loadShift + int64(len(p.b)) }
+
+// full says whether a producer must wait at this load.
+func (q *outQueue) full(load int64) bool {
+	return load&loadBytes >= q.maxBytes || load>>loadShift >= q.maxMessages
 }
 
-// pushWait takes the packet and waits for room until ctx ends. On an error the
-// packet's buffer has been released.
-func (q *outQueue) pushWait(ctx context.Context, p outgoing) error {
-	q.mu.Lock()
-	for q.err == nil && q.full() {
-		if q.roomc == nil {
-			q.roomc = make(chan struct{})
+// push queues p if there is room; reserve doubles the limits, for what refuses
+// work or must not wait. first says that the consumer must be woken. If there is
+// no room ok is false and p stays the caller's; on an error p has been discarded.
+func (q *outQueue) push(p *outgoing, reserve bool) (first, ok bool, err error) {
+	load := p.load()
+	before := q.load.Add(load) - load
+	if q.full(before) {
+		if reserve {
+			before = before>>loadShift/2<<loadShift | before&loadBytes/2
 		}
-		roomc := q.roomc
-		q.mu.Unlock()
-		select {
-		case <-roomc:
-		case <-ctx.Done():
-			p.buf.Release()
-			return ctx.Err()
+		if !reserve || q.full(before) {
+			q.sent(load)
+			return false, false, nil
 		}
+	}
+	l := &q.small
+	if len(p.b) >= bulkBytes {
+		l = &q.bulk
+	}
+	first, ok = l.push(p)
+	if !ok {
+		q.sent(load)
+		p.discard()
 		q.mu.Lock()
+		defer q.mu.Unlock()
+		return false, false, q.err
 	}
-	defer q.mu.Unlock()
-	if q.err != nil {
-		p.buf.Release()
+	return first, true, nil
+}
+
+// pushWait queues p and waits for room until ctx ends. On an error p has been
+// discarded.
+func (q *outQueue) pushWait(ctx context.Context, p *outgoing) (first bool, err error) {
+	for {
+		first, ok, err := q.push(p, false)
+		if ok || err != nil {
+			return first, err
+		}
+		if err := q.waitRoom(ctx); err != nil {
+			p.discard()
+			return false, err
+		}
+	}
+}
+
+// waitRoom waits until there may be room.
+func (q *outQueue) waitRoom(ctx context.Context) error {
+	q.waiting.Add(1)
+	defer q.waiting.Add(-1)
+	q.mu.Lock()
+	// Looked at after waiting was raised: whoever makes room later sees it.
+	if q.err != nil || !q.full(q.load.Load()) {
+		defer q.mu.Unlock()
 		return q.err
 	}
-	q.add(p)
-	return nil
-}
-
-// add appends the packet. mu is held.
-func (q *outQueue) add(p outgoing) {
-	q.packets = append(q.packets, p)
-	q.bytes += len(p.buf.B)
-	q.count++
-}
-
-// full says whether a producer must wait. mu is held.
-func (q *outQueue) full() bool { return q.bytes >= q.maxBytes || q.count >= q.maxPackets }
-
-// take swaps the queued packets for the empty slice into.
-func (q *outQueue) take(into []outgoing) []outgoing {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	taken := q.packets
-	q.packets = into[:0]
-	return taken
-}
-
-// sent gives back the room of packets that have been framed.
-func (q *outQueue) sent(count, bytes int) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.count -= count
-	q.bytes -= bytes
-	if !q.full() {
-		q.wake()
+	if q.roomc == nil {
+		q.roomc = make(chan struct{})
+	}
+	roomc := q.roomc
+	q.mu.Unlock()
+	select {
+	case <-roomc:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
-// wake lets all waiting producers look again. mu is held.
-func (q *outQueue) wake() {
+// sent gives back the room of messages that have been taken.
+func (q *outQueue) sent(load int64) {
+	left := q.load.Add(-load)
+	if q.waiting.Load() > 0 && !q.full(left) {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.wakeLocked()
+	}
+}
+
+// wakeLocked lets all waiting producers look again.
+func (q *outQueue) wakeLocked() {
 	if q.roomc != nil {
 		close(q.roomc)
 		q.roomc = nil
 	}
 }
 
-// empty reports whether nothing is queued.
-func (q *outQueue) empty() bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return len(q.packets) == 0
+// pop returns the next message to send, nil if there is none. Only the consumer
+// calls it.
+func (q *outQueue) pop() *outgoing {
+	if p := q.small.pop(); p != nil {
+		return p
+	}
+	return q.bulk.pop()
 }
 
-// close refuses all further packets with err, wakes the waiting producers and
-// releases what is queued.
+// close refuses all further messages with err, wakes the waiting producers and
+// discards what is queued. The consumer must be gone.
 func (q *outQueue) close(err error) {
 	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.err != nil {
-		return
+	if q.err == nil {
+		q.err = err
 	}
-	q.err = err
-	for _, p := range q.packets {
-		p.buf.Release()
+	q.wakeLocked()
+	q.mu.Unlock()
+	for _, l := range []*lane{&q.small, &q.bulk} {
+		for p := l.ready; p != nil; {
+			next := p.next
+			p.discard()
+			p = next
+		}
+		l.ready = nil
+		for p := l.end(); p != nil; {
+			next := p.next
+			p.discard()
+			p = next
+		}
 	}
-	q.packets = nil
-	q.wake()
 }

@@ -3,9 +3,48 @@ package mux
 import (
 	"sync/atomic"
 
-	"github.com/d-e-v-grid/netron/internal/buf"
 	"github.com/d-e-v-grid/netron/internal/wire"
 )
+
+// Dispatch says where a request is served.
+type Dispatch uint8
+
+// The ways to serve a request.
+const (
+	// Batched requests of one read share a worker, which serves them one after the
+	// other. When one takes long another worker takes the rest over.
+	Batched Dispatch = iota
+
+	// Alone is a worker for this request only: for handlers that are known to take
+	// longer than the hand-over costs.
+	Alone
+
+	// Inline is the read owner itself. The handler must never block.
+	Inline
+)
+
+// String returns the name of the constant in lower case.
+func (d Dispatch) String() string {
+	switch d {
+	case Batched:
+		return "batched"
+	case Alone:
+		return "alone"
+	case Inline:
+		return "inline"
+	}
+	return "unknown"
+}
+
+// Target is what a request asks for, as the owner of the session knows it.
+type Target interface {
+	// Dispatch says where requests for the target are served. It may change.
+	Dispatch() Dispatch
+
+	// Stalled is told that a handler of the target took so long that the rest of its
+	// batch went to another worker. It must not block.
+	Stalled()
+}
 
 // Request is a request of the peer that waits to be served. It lives until the
 // Serve function that got it returns; Serve must not keep it.
@@ -16,53 +55,25 @@ type Request struct {
 	// Payload is the encoded payload. It lends until Serve returns.
 	Payload []byte
 
-	id       uint32
-	session  *Session
-	buf      *buf.Buf
-	answered bool
+	// Target is set by Config.Route; nil means a batched request.
+	Target Target
+
+	// Offset and Count are for Config.Route to tell Serve what it has read already.
+	Offset, Count int
+
+	// Inline reports that Serve runs on the read owner and must not block.
+	Inline bool
+
+	id      uint32
+	session *Session
 }
+
+// ID returns the id of the request, which is unique among the unfinished ones of
+// the connection.
+func (r *Request) ID() uint32 { return r.id }
 
 // Session returns the session that the request came from.
 func (r *Request) Session() *Session { return r.session }
-
-// Response returns a buffer that begins with room for the packet header, for a
-// payload of about n bytes to be appended. Pass it to [Request.Respond], or
-// release it.
-func (r *Request) Response(n int) *buf.Buf { return newPacket(n) }
-
-// Respond answers the request with a packet from [Request.Response] and takes
-// it. It waits while the outgoing queue is full. It must be called once; further
-// calls release the packet and do nothing.
-func (r *Request) Respond(packet *buf.Buf, isError bool) {
-	if r.answered {
-		packet.Release()
-		return
-	}
-	r.answered = true
-	r.session.respond(r.id, r.Type, packet, isError)
-}
-
-// finish ends the request: its memory goes back and it no longer counts.
-func (r *Request) finish() {
-	s, n := r.session, int64(len(r.Payload))
-	r.recycle()
-	s.release(n)
-}
-
-// recycle gives the request's memory back.
-func (r *Request) recycle() {
-	s := r.session
-	r.buf.Release()
-	*r = Request{}
-	s.requests.Put(r)
-}
-
-// newPacket returns a buffer with room for a header and n bytes of payload.
-func newPacket(n int) *buf.Buf {
-	b := buf.Get(wire.HeaderLen + n)
-	b.B = b.B[:wire.HeaderLen]
-	return b
-}
 
 // counters counts what a session met. All are events since its start.
 type counters struct {
@@ -74,6 +85,9 @@ type counters struct {
 	unknown     atomic.Uint64
 	ignoredText atomic.Uint64
 }
+
+// batchCounts collects what one read brings, to pay for the atomics once.
+type batchCounts struct{ requests, replies uint64 }
 
 // Stats is a snapshot of a session's counters.
 type Stats struct {

@@ -3,7 +3,6 @@ package mux
 import (
 	"context"
 	"errors"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,20 +25,33 @@ type Session struct {
 
 	table     callTable
 	deadlines deadlines
-	calls     sync.Pool // of *call; of this session, as they hold channels
+	calls     sync.Pool // of *Call; of this session, as they hold channels
 
 	queue outQueue
-	// The four below are owned by the holder of the link's write role.
-	batch []outgoing
-	next  int
-	out   *buf.Buf
+	// The three below are owned by the holder of the link's write role.
+	out     *buf.Buf  // small messages, copied together
+	lent    *outgoing // a large message that the link is writing
+	outSize int       // of the last out
+
+	// Owned by the read owner, for the time of one read.
+	ownerCtx context.Context //nolint:containedctx // that of functions which run on the read owner
+	request  Request         // the one that is being looked at
+	block    *block          // batched requests so far
+	answers  *buf.Buf        // framed answers of inline requests, refusals, pongs
+	answered int             // how many
+	inlined  bool            // inline requests count as one more in inflight until ReadDone
+	counts   batchCounts
+
+	reading    atomic.Bool // between Message and ReadDone
+	kickWanted atomic.Bool // see kickLater
+
+	latest *block // the last block submitted, while it is watched; guarded by Workers.mu
 
 	inflight      atomic.Int32 // requests being served
 	inflightBytes atomic.Int64 // of their payloads
 	draining      atomic.Bool
 	idlec         chan struct{} // closed when draining and no request is being served
 	idleOnce      sync.Once
-	requests      sync.Pool // of *Request
 
 	donec chan struct{} // closed when the session has ended
 	err   error         // set before donec closes
@@ -54,8 +66,6 @@ const (
 	// maxPing is the largest payload of a PING packet that is sent back, in bytes. They
 	// are small, and a large one would be copied for nothing.
 	maxPing = 4 << 10
-	// keptBatch is the longest batch slice that is kept for the next round.
-	keptBatch = 4096
 )
 
 // NewSession returns a session over link. The link must call its Message,
@@ -68,11 +78,12 @@ func NewSession(link Link, cfg Config) *Session {
 	s := &Session{
 		cfg:   cfg,
 		link:  link,
-		queue: outQueue{maxBytes: cfg.maxQueueBytes(), maxPackets: cfg.maxQueuePackets()},
+		queue: outQueue{maxBytes: int64(cfg.maxQueueBytes()), maxMessages: int64(cfg.maxQueuePackets())},
 		idlec: make(chan struct{}),
 		donec: make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancelCause(parent)
+	s.ownerCtx = s.OwnerContext(s.ctx)
 	s.handshake.readyc = make(chan struct{})
 	s.deadlines = deadlines{start: time.Now(), expire: s.expire}
 	return s
@@ -128,172 +139,32 @@ func (s *Session) Inflight() int { return int(s.inflight.Load()) }
 // Pending returns how many calls wait for an answer of the peer.
 func (s *Session) Pending() int { return int(s.table.live.Load()) }
 
-// NewRequest returns a buffer that begins with room for the packet header, for a
-// payload of about n bytes to be appended. Pass it to [Session.Call] or
-// [Session.Start], or release it.
-func (s *Session) NewRequest(n int) *buf.Buf { return newPacket(n) }
-
-// Call sends a request of type t and waits for the answer. It takes packet, which
-// comes from [Session.NewRequest].
-//
-// It returns ctx.Err() when ctx ends first, [ErrTimeout] when timeout (0: none)
-// passes, a [*LostError] when the connection ends, and [ErrTooManyCalls]. An
-// answer that is there already beats a ctx that has ended. It waits for room
-// while the outgoing queue is full.
-func (s *Session) Call(ctx context.Context, t wire.Type, packet *buf.Buf, timeout time.Duration) (Reply, error) {
-	c := s.newCall(nil)
-	id, err := s.begin(ctx, c, t, packet, timeout)
-	if err != nil {
-		return Reply{}, err
-	}
-	if done := ctx.Done(); done == nil {
-		<-c.donec
-	} else {
-		select {
-		case <-c.donec:
-		case <-done:
-			if s.table.claim(id) != nil {
-				return Reply{}, ctx.Err()
-			}
-			<-c.donec
-		}
-	}
-	reply, err := c.reply, c.err
-	s.recycle(c)
-	return reply, err
-}
-
-// Start sends a request of type t and calls fn with the outcome, exactly once,
-// unless it returns an error or the call is abandoned: then fn is not called. It
-// takes packet. The id is for [Session.Abandon].
-//
-// fn runs on the goroutine that reads the connection (or on a timer's, after
-// timeout); it must not block, and owns the Reply. ctx limits only the wait for
-// room in the outgoing queue.
-func (s *Session) Start(ctx context.Context, t wire.Type, packet *buf.Buf, timeout time.Duration, fn func(Reply, error)) (id uint32, err error) {
-	return s.begin(ctx, s.newCall(fn), t, packet, timeout)
-}
-
-// Abandon gives up a call that [Session.Start] started. It reports whether the
-// call was still under way; then its function will not be called, and a late
-// answer is dropped.
-func (s *Session) Abandon(id uint32) bool { return s.table.claim(id) != nil }
-
-// begin registers c and queues its request. On an error c has left the table and
-// will not be completed.
-func (s *Session) begin(ctx context.Context, c *call, t wire.Type, packet *buf.Buf, timeout time.Duration) (uint32, error) {
-	if err := ctx.Err(); err != nil {
-		packet.Release()
-		return 0, err
-	}
-	var deadline int64
-	if timeout > 0 {
-		deadline = s.deadlines.now() + int64(timeout)
-	}
-	id, err := s.table.insert(c, deadline)
-	if err != nil {
-		packet.Release()
-		return 0, err
-	}
-	if deadline != 0 {
-		s.deadlines.watch(deadline)
-	}
-	wire.PutHeader(packet.B, id, wire.Request(t))
-	if err := s.sendRequest(ctx, outgoing{buf: packet, call: c}, timeout); err != nil {
-		if s.table.claim(id) == nil {
-			return id, nil // completed by the end of the session or its time limit
-		}
-		return 0, err
-	}
-	return id, nil
-}
-
-// sendRequest queues a request. While the queue is full it waits, no longer than
-// timeout (0: no limit of its own).
-func (s *Session) sendRequest(ctx context.Context, p outgoing, timeout time.Duration) error {
-	ok, err := s.queue.push(p, false)
-	if err == nil && !ok {
-		wait := ctx
-		if timeout > 0 {
-			var cancel context.CancelFunc
-			wait, cancel = context.WithTimeoutCause(ctx, timeout, ErrTimeout)
-			defer cancel()
-		}
-		if err = s.queue.pushWait(wait, p); err != nil && ctx.Err() == nil && wait.Err() != nil {
-			err = ErrTimeout
-		}
-	}
-	if err != nil {
-		return err
-	}
-	s.link.Kick()
-	return nil
-}
-
-// respond queues the answer to a request and waits for room. An answer to a
-// session that has ended is dropped.
-func (s *Session) respond(id uint32, t wire.Type, packet *buf.Buf, isError bool) {
-	wire.PutHeader(packet.B, id, wire.Response(t, isError))
-	if s.queue.pushWait(s.ctx, outgoing{buf: packet}) == nil {
+// respond queues finished answers and waits for room. Answers to a session that
+// has ended are dropped.
+func (s *Session) respond(p *outgoing) {
+	if first, err := s.queue.pushWait(s.ctx, p); err == nil && first {
 		s.link.Kick()
 	}
 }
 
-// refuse answers a request from the read owner, without waiting. A peer that
-// leaves even the reserve of the queue unread is cut off.
-func (s *Session) refuse(id uint32, t wire.Type, payload []byte) {
-	packet := newPacket(len(payload))
-	packet.B = append(packet.B, payload...)
-	wire.PutHeader(packet.B, id, wire.Response(t, true))
-	ok, err := s.queue.push(outgoing{buf: packet}, true)
-	if err != nil {
-		return
-	}
-	if !ok {
-		packet.Release()
+// mustRespond queues answers without waiting. A peer that leaves even the reserve
+// of the queue unread is cut off.
+func (s *Session) mustRespond(p *outgoing) {
+	switch first, ok, err := s.queue.push(p, true); {
+	case err != nil:
+	case !ok:
+		p.discard()
 		s.link.CloseWith(closePolicy, "answers are not being read")
-		return
+	case first:
+		s.link.Kick()
 	}
-	s.link.Kick()
-}
-
-// newCall returns a call object; fn nil means that somebody waits on its donec.
-func (s *Session) newCall(fn func(Reply, error)) *call {
-	c, _ := s.calls.Get().(*call)
-	if c == nil {
-		c = &call{donec: make(chan struct{}, 1)}
-	}
-	c.fn = fn
-	return c
-}
-
-// recycle keeps a completed call for the next one. A call whose packet was never
-// framed may still be named by the queue, so it is left to the collector.
-func (s *Session) recycle(c *call) {
-	if !c.sent.Load() {
-		return
-	}
-	c.sent.Store(false)
-	c.fn, c.reply, c.err = nil, Reply{}, nil
-	s.calls.Put(c)
-}
-
-// complete hands the outcome to whoever waits for c. The caller has claimed c.
-func (s *Session) complete(c *call, r Reply, err error) {
-	if fn := c.fn; fn != nil {
-		s.recycle(c)
-		fn(r, err)
-		return
-	}
-	c.reply, c.err = r, err
-	c.donec <- struct{}{}
 }
 
 // expire fails the calls whose deadline has passed.
 func (s *Session) expire(now int64) (next int64, pause time.Duration) {
 	next = s.table.sweep(
 		func(deadline int64) bool { return deadline != 0 && deadline <= now },
-		func(c *call) { s.complete(c, Reply{}, ErrTimeout) },
+		func(c *Call) { s.complete(c, Reply{}, ErrTimeout) },
 	)
 	return next, time.Duration(s.table.size()) * sweepPerSlot
 }
@@ -307,12 +178,15 @@ func (s *Session) Message(text bool, p []byte) {
 		s.stats.ignoredText.Add(1)
 		return
 	}
+	if !s.reading.Load() {
+		s.reading.Store(true)
+	}
 	pkt, err := wire.Parse(p)
 	switch {
 	case err != nil && !(errors.Is(err, wire.ErrNoPayload) && (isRequest(pkt.Flags) || isAnswer(pkt.Flags))):
 		s.stats.malformed.Add(1)
 	case isRequest(pkt.Flags):
-		s.request(pkt) // without a payload too: the owner answers
+		s.serve(pkt) // without a payload too: the owner answers
 	case isAnswer(pkt.Flags):
 		s.answer(pkt) // without a payload too: whoever waits cannot read it, and ends
 	case pkt.Flags.Type() == wire.TypePing && pkt.Flags.Impulse():
@@ -332,63 +206,163 @@ func isRequest(f wire.Flags) bool {
 // (protocol section 4.4).
 func isAnswer(f wire.Flags) bool { return !f.Impulse() && f.Type() < wire.TypeStream }
 
-// request hands a request to a worker, or refuses it.
-func (s *Session) request(pkt wire.Packet) {
-	s.stats.requests.Add(1)
-	n := int64(len(pkt.Payload))
-	refusal := s.cfg.Overloaded
-	if s.admit(n) {
-		if !s.draining.Load() && s.dispatch(pkt) {
+// serve serves an inline request, or adds another to the batch for a worker.
+func (s *Session) serve(pkt wire.Packet) {
+	s.counts.requests++
+	r := &s.request
+	*r = Request{Type: pkt.Flags.Type(), Payload: pkt.Payload, id: pkt.ID, session: s}
+	if s.cfg.Route != nil {
+		s.cfg.Route(r)
+	}
+	dispatch := Batched
+	if r.Target != nil {
+		dispatch = r.Target.Dispatch()
+	}
+	if dispatch == Inline {
+		s.serveInline(r)
+		return
+	}
+	if !s.hasRoom(int64(len(pkt.Payload))) {
+		s.refuse(r, s.cfg.Overloaded)
+		return
+	}
+	if dispatch == Alone {
+		b := newBlock(s)
+		b.add(r)
+		s.submit(b)
+		return
+	}
+	if s.block == nil {
+		s.block = newBlock(s)
+	}
+	s.block.add(r)
+	if len(s.block.queue) == blockRequests {
+		s.submitBlock()
+	}
+}
+
+// hasRoom reports whether the limits allow one more request with n bytes of
+// payload. It is asked before these are copied. A single request may be larger than
+// the limits on bytes.
+func (s *Session) hasRoom(n int64) bool {
+	requests, bytes := int(s.inflight.Load()), int64(0)
+	if s.block != nil {
+		requests += len(s.block.queue)
+		bytes = s.block.size()
+	}
+	if s.inlined {
+		requests--
+	}
+	mine := s.inflightBytes.Load() + bytes
+	all := s.cfg.Workers.bytes.Load() + bytes
+	return requests < s.cfg.maxRequests() &&
+		(mine == 0 || mine+n <= int64(s.cfg.maxRequestBytes())) &&
+		(all == 0 || all+n <= s.cfg.Workers.maxBytes)
+}
+
+// submitBlock hands the batch so far to a worker.
+func (s *Session) submitBlock() {
+	b := s.block
+	s.block = nil
+	s.submit(b)
+}
+
+// submit hands a block to a worker, or refuses all of it.
+func (s *Session) submit(b *block) {
+	n, bytes := len(b.queue), b.size()
+	// Counted before draining is looked at: Drain does the two the other way round.
+	s.inflight.Add(int32(n))
+	s.inflightBytes.Add(bytes)
+	s.cfg.Workers.bytes.Add(bytes)
+	refusal := s.cfg.Draining
+	if !s.draining.Load() {
+		if s.cfg.Workers.submit(b) == nil {
 			return
 		}
-		if s.draining.Load() {
-			refusal = s.cfg.Draining
-		}
-		s.release(n)
+		refusal = s.cfg.Overloaded
 	}
-	s.stats.refused.Add(1)
-	s.refuse(pkt.ID, pkt.Flags.Type(), refusal)
+	for i := range b.queue {
+		s.refuse(&Request{Type: b.queue[i].typ, id: b.queue[i].id}, refusal)
+	}
+	b.recycle()
+	s.release(n, bytes)
 }
 
-// admit counts a request of n bytes as being served and reports whether the
-// limits allow it. They are looked at before its bytes are copied. A single
-// request may be larger than the limits on bytes.
-func (s *Session) admit(n int64) bool {
-	requests := int(s.inflight.Add(1))
-	mine := s.inflightBytes.Add(n)
-	all := s.cfg.Workers.bytes.Add(n)
-	if requests > s.cfg.maxRequests() ||
-		(mine > int64(s.cfg.maxRequestBytes()) && mine > n) ||
-		(all > s.cfg.Workers.maxBytes && all > n) {
-		s.release(n)
-		return false
-	}
-	return true
-}
-
-// release undoes admit.
-func (s *Session) release(n int64) {
-	s.cfg.Workers.bytes.Add(-n)
-	s.inflightBytes.Add(-n)
-	if s.inflight.Add(-1) == 0 && s.draining.Load() {
+// release takes requests whose handlers have ended off the counts.
+func (s *Session) release(n int, bytes int64) {
+	s.cfg.Workers.bytes.Add(-bytes)
+	s.inflightBytes.Add(-bytes)
+	if s.inflight.Add(-int32(n)) == 0 && s.draining.Load() {
 		s.idleOnce.Do(func() { close(s.idlec) })
 	}
 }
 
-// dispatch starts an admitted request on a worker and reports whether one was
-// free.
-func (s *Session) dispatch(pkt wire.Packet) bool {
-	r, _ := s.requests.Get().(*Request)
-	if r == nil {
-		r = new(Request)
+// serveInline serves a request on the read owner.
+func (s *Session) serveInline(r *Request) {
+	if !s.inlined {
+		// Drain waits for the answers of this read.
+		s.inlined = true
+		s.inflight.Add(1)
 	}
-	b := buf.Copy(pkt.Payload)
-	*r = Request{Type: pkt.Flags.Type(), Payload: b.B, id: pkt.ID, session: s, buf: b}
-	if err := s.cfg.Workers.submit(r); err != nil {
-		r.recycle()
-		return false
+	if s.draining.Load() {
+		s.refuse(r, s.cfg.Draining)
+		return
 	}
-	return true
+	r.Inline = true
+	start, payload := s.beginAnswer()
+	out, isError := s.callInline(r, s.answers.B)
+	s.answers.B = out
+	s.endAnswer(start, payload, r.id, wire.Response(r.Type, isError))
+}
+
+// callInline keeps a panic of Serve to its request.
+func (s *Session) callInline(r *Request, dst []byte) (out []byte, isError bool) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.cfg.Workers.logPanic(v)
+			out, isError = append(dst, s.cfg.Failed...), true
+		}
+	}()
+	return s.cfg.Serve(r, dst)
+}
+
+// beginAnswer begins an answer of the read owner and returns where its frame and
+// its payload begin. The payload is to be appended to answers.
+func (s *Session) beginAnswer() (start, payload int) {
+	if s.answers == nil {
+		s.answers = buf.Get(answerRoom)
+	}
+	start = len(s.answers.B)
+	var room [wire.HeaderLen]byte
+	s.answers.B = append(s.link.BeginFrame(s.answers.B), room[:]...)
+	return start, len(s.answers.B)
+}
+
+// endAnswer completes an answer that beginAnswer began.
+func (s *Session) endAnswer(start, payload int, id uint32, flags wire.Flags) {
+	wire.PutHeader(s.answers.B[payload-wire.HeaderLen:], id, flags)
+	s.answers.B = s.link.EndFrame(s.answers.B, start, false)
+	if s.answered++; len(s.answers.B) >= flushBytes {
+		s.flushAnswers()
+	}
+}
+
+// flushAnswers queues the answers of the read owner.
+func (s *Session) flushAnswers() {
+	if s.answers == nil {
+		return
+	}
+	p := newOutgoing(s.answers, s.answered)
+	s.answers, s.answered = nil, 0
+	s.mustRespond(p)
+}
+
+// refuse answers a request with an error.
+func (s *Session) refuse(r *Request, payload []byte) {
+	s.stats.refused.Add(1)
+	start, at := s.beginAnswer()
+	s.answers.B = append(s.answers.B, payload...)
+	s.endAnswer(start, at, r.id, wire.Response(r.Type, true))
 }
 
 // pong answers a PING packet. It is dropped when the queue is full: the sender
@@ -398,16 +372,12 @@ func (s *Session) pong(pkt wire.Packet) {
 		s.stats.malformed.Add(1)
 		return
 	}
-	packet := newPacket(len(pkt.Payload))
-	packet.B = append(packet.B, pkt.Payload...)
-	wire.PutHeader(packet.B, pkt.ID, wire.Response(wire.TypePing, false))
-	switch ok, err := s.queue.push(outgoing{buf: packet}, false); {
-	case err != nil:
-	case ok:
-		s.link.Kick()
-	default:
-		packet.Release()
+	if s.queue.full(s.queue.load.Load()) {
+		return
 	}
+	start, payload := s.beginAnswer()
+	s.answers.B = append(s.answers.B, pkt.Payload...)
+	s.endAnswer(start, payload, pkt.ID, wire.Response(wire.TypePing, false))
 }
 
 // answer completes the call that the packet answers. Only the id counts: some
@@ -418,77 +388,116 @@ func (s *Session) answer(pkt wire.Packet) {
 		s.stats.lateReplies.Add(1)
 		return
 	}
-	s.stats.replies.Add(1)
-	b := buf.Copy(pkt.Payload)
-	s.complete(c, Reply{Payload: b.B, IsError: pkt.Flags.Error(), buf: b}, nil)
+	s.counts.replies++
+	s.complete(c, Reply{Payload: pkt.Payload, IsError: pkt.Flags.Error()}, nil)
 }
 
-// ReadDone ends a batch of messages. Only the link calls it.
-func (s *Session) ReadDone() {}
+// ReadDone ends a batch of messages: its requests go to a worker, and the answers
+// that are there leave. Only the link calls it.
+func (s *Session) ReadDone() {
+	if s.block != nil {
+		s.submitBlock()
+	}
+	if s.counts.requests > 0 {
+		s.stats.requests.Add(s.counts.requests)
+	}
+	if s.counts.replies > 0 {
+		s.stats.replies.Add(s.counts.replies)
+	}
+	s.counts = batchCounts{}
+	s.flushAnswers()
+	if s.inlined {
+		s.inlined = false
+		s.release(1, 0)
+	}
+	if s.reading.Load() {
+		s.reading.Store(false)
+		if s.kickWanted.Swap(false) {
+			s.link.Kick()
+		}
+	}
+}
 
 // Collect appends framed packets to dst for the link to write. Only the link
 // calls it, as holder of the write role.
 func (s *Session) Collect(dst [][]byte) [][]byte {
-	if s.next == len(s.batch) && !s.refill() {
-		if s.out != nil {
-			s.out.Release()
-			s.out = nil
+	if s.lent != nil {
+		s.lent.sent()
+		s.lent = nil
+	}
+	var out []byte
+	var load int64
+	for s.lent == nil && len(out) < collectBytes {
+		p := s.queue.pop()
+		if p == nil {
+			break
 		}
-		return dst
-	}
-	if s.out == nil {
-		s.out = buf.Get(minCollect)
-	}
-	out := s.out.B[:0]
-	packets, bytes := 0, 0
-	for s.next < len(s.batch) && len(out) < collectBytes {
-		p := s.batch[s.next]
-		s.batch[s.next] = outgoing{}
-		s.next++
-		if p.call != nil {
-			p.call.sent.Store(true)
+		load += p.load()
+		if len(p.b) >= bulkBytes {
+			if p.call != nil {
+				p.call.state.Store(uint32(callLent))
+			}
+			s.lent = p
+			break
 		}
-		out = s.link.AppendFrame(out, p.text, p.buf.B)
-		packets++
-		bytes += len(p.buf.B)
-		p.buf.Release()
+		if out == nil {
+			if s.out == nil {
+				s.out = buf.Get(max(s.outSize, minCollect))
+			}
+			out = s.out.B[:0]
+		}
+		out = append(out, p.b...)
+		p.sent()
 	}
-	s.queue.sent(packets, bytes)
-	s.out.B = out
-	return append(dst, out)
-}
-
-// refill takes what is queued. When several calls or requests are under way it
-// first lets other goroutines run, which then add theirs: one write for many
-// packets is the largest single gain of all.
-func (s *Session) refill() bool {
-	if s.queue.empty() {
-		return false
+	if load > 0 {
+		s.queue.sent(load)
 	}
-	if s.table.live.Load() > 1 || s.inflight.Load() > 1 {
-		runtime.Gosched()
+	switch {
+	case len(out) > 0:
+		s.out.B, s.outSize = out, min(len(out), collectBytes)
+		dst = append(dst, out)
+	case s.out != nil:
+		s.out.Release()
+		s.out = nil
 	}
-	if cap(s.batch) > keptBatch {
-		s.batch = nil
+	if s.lent != nil {
+		dst = append(dst, s.lent.b)
 	}
-	s.batch = s.queue.take(s.batch)
-	s.next = 0
-	return len(s.batch) > 0
+	return dst
 }
 
 // Closed ends the session: its context, its calls, its queue. Only the link calls
-// it, once and last.
+// it, once and last, when it holds the write role for good.
 func (s *Session) Closed(err error) {
 	if !s.ready {
 		s.handshake.fail(err)
 	}
 	s.err = err
 	lost := &LostError{Cause: err}
+	if s.block != nil { // the link has failed between Message and ReadDone
+		s.block.recycle()
+		s.block = nil
+	}
+	if s.answers != nil {
+		s.answers.Release()
+		s.answers = nil
+	}
+	if s.lent != nil {
+		s.lent.sent()
+		s.lent = nil
+	}
+	if s.out != nil {
+		s.out.Release()
+		s.out = nil
+	}
 	s.queue.close(lost)
 	s.deadlines.stop()
 	s.table.sweep(
 		func(int64) bool { return true },
-		func(c *call) { s.complete(c, Reply{}, &LostError{Sent: c.sent.Load(), Cause: err}) },
+		func(c *Call) {
+			state := callState(c.state.Load())
+			s.complete(c, Reply{}, &LostError{Sent: state == callLent || state == callSent, Cause: err})
+		},
 	)
 	s.cancel(lost)
 	if s.cfg.Ended != nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -27,12 +28,12 @@ type outcome struct {
 // call calls in the background.
 func (tc *testConn) call(ctx context.Context, payload string, timeout time.Duration) <-chan outcome {
 	c := make(chan outcome, 1)
-	p := tc.session.NewRequest(len(payload))
+	p := tc.session.NewCall()
 	p.B = append(p.B, payload...)
 	go func() {
-		r, err := tc.session.Call(ctx, wire.TypeCall, p, timeout)
+		r, err := p.Do(ctx, wire.TypeCall, timeout)
 		c <- outcome{string(r.Payload), r.IsError, err}
-		r.Release()
+		p.Release()
 	}()
 	return c
 }
@@ -162,9 +163,9 @@ func TestLostConnectionFailsCalls(t *testing.T) {
 		tc.hold()
 		queued := tc.call(t.Context(), "\x02", time.Minute)
 		called := make(chan error, 1)
-		p := tc.session.NewRequest(1)
+		p := tc.session.NewCall()
 		p.B = append(p.B, 3)
-		if _, err := tc.session.Start(t.Context(), wire.TypeCall, p, 0, func(_ Reply, err error) { called <- err }); err != nil {
+		if _, err := p.Start(t.Context(), wire.TypeCall, 0, func(_ context.Context, _ Reply, err error) { called <- err }); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
@@ -270,11 +271,11 @@ func TestPing(t *testing.T) {
 
 func TestSlowHandlerDelaysNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tc := newTestConn(t, Config{Connector: true, Serve: func(r *Request) {
+		tc := newTestConn(t, Config{Connector: true, Serve: func(r *Request, dst []byte) ([]byte, bool) {
 			if r.Payload[0] == 1 {
 				time.Sleep(time.Minute)
 			}
-			echo(r)
+			return echo(r, dst)
 		}})
 		defer tc.end()
 		tc.asConnector()
@@ -290,7 +291,7 @@ func TestSlowHandlerDelaysNobody(t *testing.T) {
 func TestTooManyRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate := make(chan struct{})
-		tc := newTestConn(t, Config{Connector: true, MaxRequests: 2, Serve: func(r *Request) { <-gate; echo(r) }})
+		tc := newTestConn(t, Config{Connector: true, MaxRequests: 2, Serve: gated(gate)})
 		defer tc.end()
 		tc.asConnector()
 		tc.writeHex(packed(1, 0x43, "\x01"))
@@ -315,7 +316,7 @@ func TestTooManyBytes(t *testing.T) {
 	for _, all := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			gate := make(chan struct{})
-			cfg := Config{Connector: true, MaxRequestBytes: 10, Serve: func(r *Request) { <-gate; echo(r) }}
+			cfg := Config{Connector: true, MaxRequestBytes: 10, Serve: gated(gate)}
 			if all {
 				cfg.MaxRequestBytes = -1
 			}
@@ -343,7 +344,7 @@ func TestTooManyBytes(t *testing.T) {
 func TestFullWorkerPool(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate := make(chan struct{})
-		tc := newTestConn(t, Config{Connector: true, Serve: func(r *Request) { <-gate; echo(r) }})
+		tc := newTestConn(t, Config{Connector: true, Serve: gated(gate)})
 		defer tc.end()
 		small, err := NewWorkers(1, 0, nil)
 		if err != nil {
@@ -362,17 +363,21 @@ func TestFullWorkerPool(t *testing.T) {
 
 func TestPanicEndsOneRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tc := newTestConn(t, Config{Connector: true, Serve: func(r *Request) {
-			if r.Payload[0] == 1 {
+		tc := newTestConn(t, Config{Connector: true, Serve: func(r *Request, dst []byte) ([]byte, bool) {
+			switch r.Payload[0] {
+			case 1:
 				panic("boom")
+			case 2:
+				runtime.Goexit()
 			}
-			echo(r)
+			return echo(r, dst)
 		}})
 		defer tc.end()
 		tc.asConnector()
-		tc.writeHex(packed(1, 0x43, "\x01"))
-		tc.writeHex(packed(2, 0x43, "\x02"))
-		tc.wantHex("the other request", packed(2, 0x03, "\x02"))
+		tc.writeHex(packed(1, 0x43, "\x01"), packed(2, 0x43, "\x02"), packed(3, 0x43, "\x03"))
+		tc.wantHex("the request that panicked is answered", packed(1, 0x83, "\xa4fail"))
+		tc.wantHex("so is the one that ended its goroutine", packed(2, 0x83, "\xa4fail"))
+		tc.wantHex("the other request", packed(3, 0x03, "\x03"))
 		if n := tc.session.Inflight(); n != 0 {
 			t.Errorf("Inflight = %d, want 0", n)
 		}
@@ -430,7 +435,7 @@ func TestUnreadAnswers(t *testing.T) {
 			tc.writeHex(packed(id, 0x43, "\xc0"))
 		}
 		tc.wantClose("nothing is read", closePolicy, "answers are not being read")
-		if n := tc.session.queue.count; n > 8 {
+		if n := tc.session.queue.load.Load() >> loadShift; n > 8 {
 			t.Errorf("%d packets queued, want at most 8", n)
 		}
 	})
@@ -439,7 +444,7 @@ func TestUnreadAnswers(t *testing.T) {
 func TestDrain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate := make(chan struct{})
-		tc := newTestConn(t, Config{Connector: true, Serve: func(r *Request) { <-gate; echo(r) }})
+		tc := newTestConn(t, Config{Connector: true, Serve: gated(gate)})
 		defer tc.end()
 		tc.asConnector()
 		tc.writeHex(packed(1, 0x43, "\x01"))
@@ -468,9 +473,9 @@ func TestDrain(t *testing.T) {
 
 func TestCallTableGrows(t *testing.T) {
 	var table callTable
-	ids := map[uint32]*call{}
+	ids := map[uint32]*Call{}
 	for range 5000 {
-		c := new(call)
+		c := new(Call)
 		id, err := table.insert(c, 0)
 		if err != nil {
 			t.Fatal(err)
@@ -497,7 +502,7 @@ func TestCallTableIsBounded(t *testing.T) {
 	var table callTable
 	n := 0
 	for ; ; n++ {
-		if _, err := table.insert(new(call), 0); err != nil {
+		if _, err := table.insert(new(Call), 0); err != nil {
 			if !errors.Is(err, ErrTooManyCalls) {
 				t.Errorf("insert = %v, want ErrTooManyCalls", err)
 			}
@@ -514,18 +519,18 @@ func TestCallTableIsBounded(t *testing.T) {
 func TestCallTableFindsTheFreeSlots(t *testing.T) {
 	var table callTable
 	for {
-		if _, err := table.insert(new(call), 0); err != nil {
+		if _, err := table.insert(new(Call), 0); err != nil {
 			break
 		}
 	}
-	table.sweep(func(int64) bool { return true }, func(*call) {})
+	table.sweep(func(int64) bool { return true }, func(*Call) {})
 	for range 100 * probes {
-		if _, err := table.insert(new(call), 0); err != nil {
+		if _, err := table.insert(new(Call), 0); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for range 2 * maxTableSize {
-		id, err := table.insert(new(call), 0)
+		id, err := table.insert(new(Call), 0)
 		if err != nil {
 			t.Fatalf("insert = %v with %d calls under way", err, table.live.Load())
 		}
@@ -549,9 +554,9 @@ func TestManyDeadlines(t *testing.T) {
 		const calls = 20_000
 		timedOut := 0
 		for i := range calls {
-			p := tc.session.NewRequest(1)
+			p := tc.session.NewCall()
 			p.B = append(p.B, 0xc0)
-			_, err := tc.session.Start(t.Context(), wire.TypeCall, p, time.Second+time.Duration(i)*time.Microsecond, func(_ Reply, err error) {
+			_, err := p.Start(t.Context(), wire.TypeCall, time.Second+time.Duration(i)*time.Microsecond, func(_ context.Context, _ Reply, err error) {
 				if errors.Is(err, ErrTimeout) {
 					timedOut++
 				}
@@ -574,7 +579,7 @@ func TestCallTableKeepsIDsApart(t *testing.T) {
 	var table callTable
 	long := map[uint32]bool{}
 	for range 2 * firstTableSize { // into two tables
-		id, err := table.insert(new(call), 0)
+		id, err := table.insert(new(Call), 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -582,7 +587,7 @@ func TestCallTableKeepsIDsApart(t *testing.T) {
 	}
 	table.lastID.Store(0xffffffff) // 4,294,967,295 ids later
 	for range 4 * firstTableSize {
-		id, err := table.insert(new(call), 0)
+		id, err := table.insert(new(Call), 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -597,13 +602,13 @@ func TestCallTableKeepsIDsApart(t *testing.T) {
 func TestFullCallTableUsesNoIDs(t *testing.T) {
 	var table callTable
 	for {
-		if _, err := table.insert(new(call), 0); err != nil {
+		if _, err := table.insert(new(Call), 0); err != nil {
 			break
 		}
 	}
 	before := table.lastID.Load()
 	for range 1000 {
-		if _, err := table.insert(new(call), 0); !errors.Is(err, ErrTooManyCalls) {
+		if _, err := table.insert(new(Call), 0); !errors.Is(err, ErrTooManyCalls) {
 			t.Fatalf("insert = %v, want ErrTooManyCalls", err)
 		}
 	}
@@ -617,7 +622,7 @@ func TestCallTableSkipsZeroAndWraps(t *testing.T) {
 	table.lastID.Store(0xfffffffe)
 	var got []uint32
 	for range 3 {
-		id, err := table.insert(new(call), 0)
+		id, err := table.insert(new(Call), 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -635,11 +640,11 @@ func TestEveryCallEndsOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := Config{LocalID: "x", Workers: workers, Overloaded: []byte{0xc0}, Draining: []byte{0xc0}, Serve: func(r *Request) {
+	cfg := Config{LocalID: "x", Workers: workers, Overloaded: []byte{0xc0}, Draining: []byte{0xc0}, Serve: func(r *Request, dst []byte) ([]byte, bool) {
 		if r.Payload[0]%3 == 0 {
 			time.Sleep(time.Duration(rand.IntN(2000)) * time.Microsecond)
 		}
-		echo(r)
+		return echo(r, dst)
 	}}
 	for range 10 {
 		a, b := Pipe(cfg, cfg)
@@ -649,11 +654,11 @@ func TestEveryCallEndsOnce(t *testing.T) {
 			wg.Go(func() {
 				for i := range 200 {
 					payload := []byte{byte(g + i), byte(g), byte(i)}
-					p := a.NewRequest(3)
+					p := a.NewCall()
 					p.B = append(p.B, payload...)
 					ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.IntN(3000))*time.Microsecond)
 					if i%2 == 0 {
-						r, err := a.Call(ctx, wire.TypeCall, p, time.Millisecond)
+						r, err := p.Do(ctx, wire.TypeCall, time.Millisecond)
 						switch {
 						case err != nil:
 							failed.Add(1)
@@ -662,14 +667,13 @@ func TestEveryCallEndsOnce(t *testing.T) {
 						default:
 							answered.Add(1)
 						}
-						r.Release()
+						p.Release()
 					} else {
 						donec := make(chan struct{}, 2)
-						_, err := a.Start(ctx, wire.TypeCall, p, time.Millisecond, func(r Reply, err error) {
+						_, err := p.Start(ctx, wire.TypeCall, time.Millisecond, func(_ context.Context, r Reply, err error) {
 							if err == nil && !bytes.Equal(r.Payload, payload) {
 								wrong.Add(1)
 							}
-							r.Release()
 							donec <- struct{}{}
 						})
 						if err == nil {
@@ -715,13 +719,13 @@ func TestCallAllocations(t *testing.T) {
 	a, _ := Pipe(cfg, cfg)
 	defer func() { a.Close(closeNormal, ""); <-a.Done() }()
 	allocs := testing.AllocsPerRun(2000, func() {
-		p := a.NewRequest(1)
+		p := a.NewCall()
 		p.B = append(p.B, 0xc0)
-		r, err := a.Call(context.Background(), wire.TypeCall, p, 5*time.Second)
+		_, err := p.Do(context.Background(), wire.TypeCall, 5*time.Second)
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.Release()
+		p.Release()
 	})
 	if allocs >= 1 && !raceEnabled {
 		t.Errorf("%v allocations per call, want 0", allocs)
@@ -761,7 +765,8 @@ type sink struct {
 	mu sync.Mutex
 }
 
-func (l *sink) AppendFrame(dst []byte, _ bool, p []byte) []byte { return append(dst, p...) }
+func (l *sink) BeginFrame(dst []byte) []byte            { return dst }
+func (l *sink) EndFrame(b []byte, _ int, _ bool) []byte { return b }
 
 func (l *sink) Kick() {
 	l.mu.Lock()
@@ -786,13 +791,13 @@ func BenchmarkCall(b *testing.B) {
 			b.SetParallelism(inflight)
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
-					p := a.NewRequest(1)
+					p := a.NewCall()
 					p.B = append(p.B, 0xc0)
-					r, err := a.Call(context.Background(), wire.TypeCall, p, 5*time.Second)
+					_, err := p.Do(context.Background(), wire.TypeCall, 5*time.Second)
 					if err != nil {
 						b.Fatal(err)
 					}
-					r.Release()
+					p.Release()
 				}
 			})
 		})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -18,13 +19,21 @@ const DefaultWorkers = 1 << 16
 // nothing else is said.
 const DefaultWorkerBytes = 256 << 20
 
-// Workers is a bounded pool of goroutines that serve requests. All sessions of a
-// node share one. A full pool refuses work, it never blocks the read owner.
+// Workers is a bounded pool of goroutines that serve requests, a batch each. All
+// sessions of a node share one. A full pool refuses work, it never blocks the read
+// owner.
 type Workers struct {
-	pool     *ants.PoolWithFuncGeneric[*Request]
+	pool     *ants.PoolWithFuncGeneric[*block]
 	log      *slog.Logger
 	maxBytes int64
 	bytes    atomic.Int64 // of the payloads of the requests being served
+
+	mu      sync.Mutex
+	running []*block    // watched blocks; guarded by mu
+	timer   *time.Timer // runs tick; guarded by mu
+	ticking bool        // the timer is armed, or tick runs; guarded by mu
+	stalled []*block    // memory of tick
+	closed  bool        // guarded by mu
 }
 
 // NewWorkers returns a pool of at most size goroutines, which together hold
@@ -36,7 +45,7 @@ func NewWorkers(size, maxBytes int, log *slog.Logger) (*Workers, error) {
 		size = DefaultWorkers
 	}
 	w := &Workers{log: log, maxBytes: int64(limit(maxBytes, DefaultWorkerBytes))}
-	pool, err := ants.NewPoolWithFuncGeneric(size, w.run, ants.WithNonblocking(true), ants.WithExpiryDuration(10*time.Second))
+	pool, err := ants.NewPoolWithFuncGeneric(size, (*block).run, ants.WithNonblocking(true), ants.WithExpiryDuration(10*time.Second))
 	if err != nil {
 		return nil, fmt.Errorf("mux: new worker pool: %w", err)
 	}
@@ -44,31 +53,76 @@ func NewWorkers(size, maxBytes int, log *slog.Logger) (*Workers, error) {
 	return w, nil
 }
 
-// submit starts the request on a worker. It never blocks.
-func (w *Workers) submit(r *Request) error {
-	err := w.pool.Invoke(r)
-	if errors.Is(err, ants.ErrPoolClosed) {
-		return ErrWorkersClosed
+// submit starts a worker on a new block of the session. It never blocks. The read
+// owner of the session calls it.
+func (w *Workers) submit(b *block) error {
+	b.workers.Store(1)
+	if len(b.queue) == 1 {
+		return w.pool.Invoke(b)
 	}
-	return err
+	b.watched = true
+	s := b.session
+	w.mu.Lock()
+	last := s.latest
+	if last != nil && !w.stallsLocked(last, s.deadlines.now(), stalledAfter) {
+		last = nil
+	}
+	w.watchLocked(b)
+	s.latest = b
+	w.mu.Unlock()
+	if last != nil {
+		w.rescue(last)
+	}
+	if err := w.pool.Invoke(b); err != nil {
+		w.left(b)
+		return err
+	}
+	return nil
 }
 
-// run serves one request. A panic that Serve did not recover ends that request
-// without an answer, and nothing else.
-func (w *Workers) run(r *Request) {
-	defer r.finish()
-	defer func() {
-		if v := recover(); v != nil && w.log != nil {
-			w.log.Error("mux: panic while serving a request", "panic", v, "stack", string(debug.Stack()))
-		}
-	}()
-	r.session.cfg.Serve(r)
+// join starts another worker on a block whose caller is one of its workers.
+func (w *Workers) join(b *block) bool {
+	b.workers.Add(1)
+	if w.pool.Invoke(b) != nil {
+		b.workers.Add(-1)
+		return false
+	}
+	return true
+}
+
+// left ends a worker's use of the block and reports whether it was the last one.
+// For a watched block that is decided under mu: a rescue may add a worker as long
+// as the block is in the list.
+func (w *Workers) left(b *block) (last bool) {
+	if !b.watched {
+		return b.workers.Add(-1) == 0
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if b.workers.Add(-1) > 0 {
+		return false
+	}
+	w.unwatchLocked(b)
+	return true
+}
+
+// logPanic reports a panic that Serve did not recover.
+func (w *Workers) logPanic(v any) {
+	if w.log != nil {
+		w.log.Error("mux: panic while serving a request", "panic", v, "stack", string(debug.Stack()))
+	}
 }
 
 // Close refuses new requests and waits for the running ones, up to the timeout;
 // zero or less does not wait. Workers that are still busy then end with their
 // handlers. Further calls do nothing.
 func (w *Workers) Close(timeout time.Duration) error {
+	w.mu.Lock()
+	w.closed = true
+	if w.timer != nil {
+		w.timer.Stop()
+	}
+	w.mu.Unlock()
 	if timeout <= 0 {
 		w.pool.Release()
 		return nil

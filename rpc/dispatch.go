@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -13,36 +14,31 @@ import (
 	"github.com/d-e-v-grid/netron/mux"
 )
 
-// responseRoom is the room for the payload that a response starts with.
-const responseRoom = 256
-
 // errInternal is all that a peer learns of a failure that nobody foresaw.
 func errInternal() *Error { return &Error{Code: Internal, Message: "internal error"} }
 
-// serve answers one request of the peer. It runs on a worker, and answers
-// whatever happens in the handler: a panic, or even runtime.Goexit.
-func (p *Peer) serve(r *mux.Request) {
-	packet := r.Response(responseRoom)
-	header := packet.B
-	var err error = errInternal()
+// serve answers one request of the peer: it appends the payload of the answer to
+// dst. It runs on a worker, or on the read owner, and answers whatever happens in
+// the handler.
+func (p *Peer) serve(r *mux.Request, dst []byte) (out []byte, isError bool) {
 	defer func() {
 		if v := recover(); v != nil {
 			p.logPanic(r, v)
-			err = errInternal()
+			out, isError = p.appendFailure(r, dst, errInternal()), true
 		}
-		if err != nil {
-			packet.B = p.appendFailure(r, header, err)
-		}
-		r.Respond(packet, err != nil)
 	}()
-	packet.B, err = p.handle(r, header)
+	out, err := p.handle(r, dst)
+	if n, limit := len(out)-len(dst)+wire.HeaderLen, p.endpoint.cfg.maxMessageBytes(); err == nil && n > limit {
+		err = &Error{Code: ResourceExhausted, Message: fmt.Sprintf("result of %d bytes, limit %d", n-wire.HeaderLen, limit)}
+	}
+	if err == nil {
+		return out, false
+	}
 	if p.ctx.Load().Err() != nil && errors.Is(err, context.Canceled) {
 		// Not the caller has given up, but this side.
 		err = &Error{Code: Unavailable, Message: "shutting down", cause: err}
 	}
-	if n, limit := len(packet.B), p.endpoint.cfg.maxMessageBytes(); err == nil && n > limit {
-		err = &Error{Code: ResourceExhausted, Message: fmt.Sprintf("result of %d bytes, limit %d", n-wire.HeaderLen, limit)}
-	}
+	return p.appendFailure(r, dst, err), true
 }
 
 // appendFailure appends an error of a handler as it travels, or a shorter one if
@@ -57,7 +53,7 @@ func (p *Peer) appendFailure(r *mux.Request, dst []byte, err error) (out []byte)
 	}()
 	e := asError(err)
 	out = appendError(dst, e)
-	if n, limit := len(out), p.endpoint.cfg.maxMessageBytes(); n > limit {
+	if n, limit := len(out)-len(dst)+wire.HeaderLen, p.endpoint.cfg.maxMessageBytes(); n > limit {
 		out = appendError(dst, &Error{Code: e.Code, Message: fmt.Sprintf("error of %d bytes, limit %d: %s", n-wire.HeaderLen, limit, shown(e.Message))})
 	}
 	return out
@@ -69,8 +65,21 @@ func (p *Peer) logPanic(r *mux.Request, v any) {
 
 // handle runs what the request asks for and appends the result to dst.
 func (p *Peer) handle(r *mux.Request, dst []byte) ([]byte, error) {
-	d := codec.NewDecoder(r.Payload, p.endpoint.cfg.Limits)
-	ctx := p.ctx.Load()
+	lim := p.endpoint.cfg.Limits
+	var ctx context.Context = p.ctx.Load()
+	if r.Inline {
+		ctx = p.ownerCtx.Load()
+	}
+	if m, ok := r.Target.(*method); ok { // found by route
+		args := r.Payload[r.Offset:]
+		if !m.isSampled(r.ID()) {
+			return m.invoke(ctx, args, r.Count, lim, dst)
+		}
+		start := time.Now()
+		defer func() { m.observe(time.Since(start)) }()
+		return m.invoke(ctx, args, r.Count, lim, dst)
+	}
+	d := codec.NewDecoder(r.Payload, lim)
 	if r.Type == wire.TypeTask {
 		return p.handleTask(ctx, &d, dst)
 	}
@@ -151,7 +160,7 @@ func (p *Peer) invoke(ctx context.Context, t wire.Type, id, name []byte, d *code
 	if m == nil {
 		return dst, &Error{Code: NotFound, Message: fmt.Sprintf("Method '%s.%s' not found", e.service.name, shown(name))}
 	}
-	return m.invoke(ctx, d, n, dst)
+	return m.invoke(ctx, d.Rest(), n, p.endpoint.cfg.Limits, dst)
 }
 
 // definitionNotFound is what a peer gets that names a service by an id which leads

@@ -93,6 +93,7 @@ type Endpoint struct {
 
 	overloaded []byte // encoded errors
 	draining   []byte
+	failed     []byte
 
 	mu     sync.Mutex
 	peers  map[*Peer]struct{} // whose handshake is done; guarded by mu
@@ -119,6 +120,7 @@ func NewEndpoint(cfg Config) (*Endpoint, error) {
 		workers:    workers,
 		overloaded: appendError(nil, &Error{Code: ResourceExhausted, Message: "overloaded"}),
 		draining:   appendError(nil, &Error{Code: Unavailable, Message: "shutting down"}),
+		failed:     appendError(nil, errInternal()),
 		peers:      make(map[*Peer]struct{}),
 		byID:       make(map[string][]*Peer),
 	}
@@ -181,10 +183,12 @@ func (e *Endpoint) sessionConfig(p *Peer, hint mux.Hint) mux.Config {
 		MaxQueuePackets:  e.cfg.MaxQueuePackets,
 		Workers:          e.workers,
 		Ready:            func(s *mux.Session, info mux.Peer) { e.add(s, p, info) },
+		Route:            (&router{endpoint: e}).route,
 		Serve:            p.serve,
 		Ended:            func(*mux.Session, error) { e.remove(p) },
 		Overloaded:       e.overloaded,
 		Draining:         e.draining,
+		Failed:           e.failed,
 		ValidPing:        e.validPing,
 		Context:          e.cfg.Context,
 	}

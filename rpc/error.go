@@ -234,6 +234,11 @@ func fieldMap(fields codec.Fields) map[string]any {
 }
 
 // callError turns what package mux reports about a call into an Error.
+// ErrWouldBlock is wrapped by the error of a call that was asked to wait by code
+// which must not: an inline method, or the callback of [Stub.CallFunc]. Nothing was
+// sent.
+var ErrWouldBlock = mux.ErrWouldBlock
+
 func callError(err error) *Error {
 	switch {
 	case errors.Is(err, mux.ErrTimeout), errors.Is(err, context.DeadlineExceeded):
@@ -242,6 +247,8 @@ func callError(err error) *Error {
 		return &Error{Code: Canceled, Message: "the call was canceled", cause: err}
 	case errors.Is(err, mux.ErrTooManyCalls):
 		return &Error{Code: ResourceExhausted, Message: "too many calls wait for answers", cause: err}
+	case errors.Is(err, mux.ErrWouldBlock):
+		return &Error{Code: FailedPrecondition, Message: "this code must not wait", cause: err}
 	}
 	return &Error{Code: Unavailable, Message: "the peer is not reachable", cause: err}
 }

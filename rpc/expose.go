@@ -16,6 +16,7 @@ type ExposeOption func(*exposeOptions)
 type exposeOptions struct {
 	names    map[string]string
 	optional map[string]int
+	inline   map[string]bool
 }
 
 // Name gives the Go method a name of its own choice on the wire.
@@ -28,6 +29,16 @@ func Name(goMethod, wireName string) ExposeOption {
 // parameters are optional by themselves.
 func Optional(goMethod string, n int) ExposeOption {
 	return func(o *exposeOptions) { o.optional[goMethod] = n }
+}
+
+// Inline declares that the Go methods run on the goroutine that reads the
+// connection and never block; see [Service.Inline].
+func Inline(goMethods ...string) ExposeOption {
+	return func(o *exposeOptions) {
+		for _, name := range goMethods {
+			o.inline[name] = true
+		}
+	}
 }
 
 var (
@@ -47,7 +58,7 @@ func NewServiceOf(qualified string, value any, opts ...ExposeOption) (*Service, 
 	if err != nil {
 		return nil, err
 	}
-	o := exposeOptions{names: map[string]string{}, optional: map[string]int{}}
+	o := exposeOptions{names: map[string]string{}, optional: map[string]int{}, inline: map[string]bool{}}
 	for _, opt := range opts {
 		opt(&o)
 	}
@@ -70,15 +81,20 @@ func NewServiceOf(qualified string, value any, opts ...ExposeOption) (*Service, 
 		if err != nil {
 			return nil, fmt.Errorf("rpc: expose %s: method %s: %w", qualified, goName, err)
 		}
+		m.inline = o.inline[goName]
 		s.add(m)
 		delete(o.names, goName)
 		delete(o.optional, goName)
+		delete(o.inline, goName)
 	}
 	for goName := range o.names {
 		s.fail(fmt.Errorf("rpc: expose %s: option Name for %s, which is no method of the service", qualified, goName))
 	}
 	for goName := range o.optional {
 		s.fail(fmt.Errorf("rpc: expose %s: option Optional for %s, which is no method of the service", qualified, goName))
+	}
+	for goName := range o.inline {
+		s.fail(fmt.Errorf("rpc: expose %s: option Inline for %s, which is no method of the service", qualified, goName))
 	}
 	if s.err == nil && len(s.order) == 0 {
 		s.fail(fmt.Errorf("rpc: expose %s: %T has no exported method whose first parameter is a context.Context", qualified, value))
@@ -145,7 +161,9 @@ func newReflectMethod(name string, fn reflect.Value, optional int) (*method, err
 	for _, p := range s.params {
 		m.args = append(m.args, typeName(p))
 	}
-	m.invoke = func(ctx context.Context, d *codec.Decoder, n int, dst []byte) ([]byte, error) {
+	m.invoke = func(ctx context.Context, args []byte, n int, lim codec.Limits, dst []byte) ([]byte, error) {
+		decoder := codec.NewDecoder(args, lim)
+		d := &decoder
 		in := make([]reflect.Value, 1, 1+len(s.params))
 		in[0] = reflect.ValueOf(ctx)
 		for i := range fixed {

@@ -33,21 +33,24 @@ func Handle[A, R any](s *Service, name string, fn func(ctx context.Context, args
 	if none {
 		m.result = typeName(nil)
 	}
+	arguments, results := codec.TypedOf[A](), codec.TypedOf[R]()
 	type frame struct {
+		d      codec.Decoder
 		args   A
 		result R
 	}
 	frames := sync.Pool{New: func() any { return new(frame) }}
-	m.invoke = func(ctx context.Context, d *codec.Decoder, n int, dst []byte) ([]byte, error) {
+	m.invoke = func(ctx context.Context, args []byte, n int, lim codec.Limits, dst []byte) ([]byte, error) {
 		f, _ := frames.Get().(*frame)
 		defer func() {
 			*f = frame{}
 			frames.Put(f)
 		}()
-		if err := d.DecodeTuple(&f.args, n); err != nil {
+		f.d.Reset(args, lim)
+		if err := arguments.DecodeTuple(&f.d, &f.args, n); err != nil {
 			return dst, &Error{Code: InvalidArgument, Message: fmt.Sprintf("arguments of %s: %v", name, err), cause: err}
 		}
-		if err := d.End(); err != nil {
+		if err := f.d.End(); err != nil {
 			return dst, argumentsError(err)
 		}
 		result, err := fn(ctx, &f.args)
@@ -58,7 +61,7 @@ func Handle[A, R any](s *Service, name string, fn func(ctx context.Context, args
 			return codec.AppendUndefined(dst), nil
 		}
 		f.result = result
-		out, err := codec.Append(dst, &f.result)
+		out, err := results.Append(dst, &f.result)
 		if err != nil {
 			return dst, resultError(name, err)
 		}

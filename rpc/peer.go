@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/d-e-v-grid/netron/codec"
-	"github.com/d-e-v-grid/netron/internal/buf"
 	"github.com/d-e-v-grid/netron/internal/wire"
 	"github.com/d-e-v-grid/netron/mux"
 )
@@ -21,7 +20,9 @@ type Peer struct {
 
 	session atomic.Pointer[mux.Session]
 	ctx     atomic.Pointer[peerContext] // of the handlers that serve the peer
-	info    atomic.Pointer[mux.Peer]    // nil until the handshake is done
+
+	ownerCtx atomic.Pointer[peerContext] // of those that run on the read owner
+	info     atomic.Pointer[mux.Peer]    // nil until the handshake is done
 
 	mu        sync.Mutex
 	abilities map[string]*codec.Definition // of a 0.6 peer, by qualified name; guarded by mu
@@ -30,6 +31,7 @@ type Peer struct {
 // attach gives the peer a session.
 func (p *Peer) attach(s *mux.Session) {
 	p.ctx.Store(&peerContext{Context: s.Context(), peer: p})
+	p.ownerCtx.Store(&peerContext{Context: s.OwnerContext(s.Context()), peer: p})
 	p.session.Store(s)
 }
 
@@ -171,50 +173,53 @@ func (p *Peer) fetchAbilities(ctx context.Context) error {
 // RunTask runs a named task of the peer and stores its result in the pointer
 // result; nil drops it.
 func (p *Peer) RunTask(ctx context.Context, name string, result any, args ...any) error {
-	packet := p.link().NewRequest(callRoom)
-	b := codec.AppendArrayHeader(packet.B, 1+len(args))
-	b = codec.AppendString(b, name)
-	b, err := appendArguments(b, name, args)
-	packet.B = b
-	if err != nil {
-		packet.Release()
+	c := p.link().NewCall()
+	c.B = codec.AppendString(codec.AppendArrayHeader(c.B, 1+len(args)), name)
+	if err := appendArguments(c, name, args); err != nil {
 		return err
 	}
-	return p.call(ctx, wire.TypeTask, packet, result)
+	return p.call(ctx, wire.TypeTask, c, result)
 }
 
-// callRoom is the room for the payload that a request starts with.
-const callRoom = 256
-
-// appendArguments encodes the arguments of a call.
-func appendArguments(dst []byte, method string, args []any) ([]byte, error) {
-	var err error
+// appendArguments encodes the arguments of a call, or releases it.
+func appendArguments(c *mux.Call, method string, args []any) error {
 	for i, arg := range args {
-		if dst, err = codec.Append(dst, arg); err != nil {
-			return dst, argumentError(method, i, err)
+		b, err := codec.Append(c.B, arg)
+		if err != nil {
+			c.Release()
+			return argumentError(method, i, err)
 		}
+		c.B = b
 	}
-	return dst, nil
+	return nil
 }
 
 // call sends a request, which it takes, and decodes the answer into result.
-func (p *Peer) call(ctx context.Context, t wire.Type, packet *buf.Buf, result any) error {
-	if err := p.checkSize(packet); err != nil {
-		return err
+func (p *Peer) call(ctx context.Context, t wire.Type, c *mux.Call, result any) error {
+	reply, err := p.do(ctx, t, c)
+	if err == nil {
+		err = p.decodeReply(reply, result)
 	}
-	reply, err := p.link().Call(ctx, t, packet, p.timeout(ctx))
+	c.Release()
+	return err
+}
+
+// do sends a request and waits for its answer. The caller releases c afterwards.
+func (p *Peer) do(ctx context.Context, t wire.Type, c *mux.Call) (mux.Reply, error) {
+	if err := p.checkSize(c); err != nil {
+		return mux.Reply{}, err
+	}
+	reply, err := c.Do(ctx, t, p.timeout(ctx))
 	if err != nil {
-		return callError(err)
+		return reply, callError(err)
 	}
-	defer reply.Release()
-	return p.decodeReply(reply, result)
+	return reply, nil
 }
 
 // checkSize refuses a request that the peer would answer by closing the
-// connection, and releases it.
-func (p *Peer) checkSize(packet *buf.Buf) error {
-	if n, limit := len(packet.B), p.endpoint.cfg.maxMessageBytes(); n > limit {
-		packet.Release()
+// connection.
+func (p *Peer) checkSize(c *mux.Call) error {
+	if n, limit := c.Len(), p.endpoint.cfg.maxMessageBytes(); n > limit {
 		return Errorf(ResourceExhausted, "rpc: request of %d bytes, limit %d", n, limit)
 	}
 	return nil
@@ -242,9 +247,14 @@ func (p *Peer) decodeReply(r mux.Reply, result any) error {
 		err = checkValue(r.Payload, lim)
 	}
 	if err != nil {
-		return &Error{Code: Internal, Message: "the answer does not fit: " + err.Error(), cause: err}
+		return answerError(err)
 	}
 	return nil
+}
+
+// answerError reports an answer that the caller's type cannot hold.
+func answerError(err error) error {
+	return &Error{Code: Internal, Message: "the answer does not fit: " + err.Error(), cause: err}
 }
 
 // checkValue returns an error unless payload is exactly one value.

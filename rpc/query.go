@@ -113,18 +113,20 @@ func callReflect(ctx context.Context, stub *Stub, name string, args []reflect.Va
 		}
 		args = args[:len(args)-1]
 	}
-	packet, err := stub.begin(name, len(args))
+	c, err := stub.begin(name, len(args))
 	if err != nil {
 		return err
 	}
 	for i, arg := range args {
-		if packet.B, err = codec.AppendValue(packet.B, arg); err != nil {
-			packet.Release()
+		b, err := codec.AppendValue(c.B, arg)
+		if err != nil {
+			c.Release()
 			return argumentError(name, i, err)
 		}
+		c.B = b
 	}
 	if !result.IsValid() {
-		return stub.peer.call(ctx, wire.TypeCall, packet, nil)
+		return stub.peer.call(ctx, wire.TypeCall, c, nil)
 	}
-	return stub.peer.call(ctx, wire.TypeCall, packet, result.Interface())
+	return stub.peer.call(ctx, wire.TypeCall, c, result.Interface())
 }

@@ -73,8 +73,9 @@ func (r *registry) expose(s *Service, peerID string) error {
 
 // byDefinition finds the service that a request names: by definition id, or by
 // qualified name. It does not keep id.
-func (r *registry) byDefinition(id []byte) *entry {
-	view := r.view.Load()
+func (r *registry) byDefinition(id []byte) *entry { return r.view.Load().find(id) }
+
+func (view *registryView) find(id []byte) *entry {
 	if e := view.byID[string(id)]; e != nil {
 		return e
 	}

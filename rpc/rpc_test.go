@@ -306,7 +306,7 @@ func TestGoAndCallFunc(t *testing.T) {
 		}
 
 		results := make(chan any, 10)
-		record := func(r *Reply, err error) {
+		record := func(_ context.Context, r *Reply, err error) {
 			var v any
 			if err == nil {
 				err = r.Decode(&v)
@@ -331,7 +331,7 @@ func TestGoAndCallFunc(t *testing.T) {
 		if err := stub.CallFunc(t.Context(), "gone", record); CodeOf(err) != NotFound {
 			t.Errorf("CallFunc of a missing method = %v, want not_found", err)
 		}
-		if err := stub.CallFunc(t.Context(), "nothing", func(*Reply, error) { panic("callback") }); err != nil {
+		if err := stub.CallFunc(t.Context(), "nothing", func(context.Context, *Reply, error) { panic("callback") }); err != nil {
 			t.Fatal(err)
 		}
 		if err := stub.Call(t.Context(), "nothing", nil); err != nil {
@@ -676,7 +676,7 @@ func TestRequestsOfPeers(t *testing.T) {
 		{"unref of anything", wire.TypeTask, list(str("unref_service"), str("x")), nil, 0, ""},
 	}
 	for _, tt := range tests {
-		packet := p.link().NewRequest(0)
+		packet := p.link().NewCall()
 		packet.B = append(packet.B, tt.payload...)
 		var got any
 		err := p.call(t.Context(), tt.t, packet, &got)
@@ -958,7 +958,7 @@ func FuzzRequest(f *testing.F) {
 		f.Add(byte(4), []byte(s))
 	}
 	f.Fuzz(func(t *testing.T, typ byte, payload []byte) {
-		packet := p.link().NewRequest(len(payload))
+		packet := p.link().NewCall()
 		packet.B = append(packet.B, payload...)
 		var v any
 		_ = p.call(t.Context(), wire.Type(1+typ%4), packet, &v)

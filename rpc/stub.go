@@ -3,7 +3,7 @@ package rpc
 import (
 	"context"
 	"fmt"
-	"slices"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 
@@ -57,35 +57,38 @@ func (s *Stub) Has(method string) bool { return s.methods[method] != nil }
 // that cannot be encoded, [DeadlineExceeded], [Canceled], [Unavailable]. The time
 // limit is that of ctx, or the default one if it has none.
 func (s *Stub) Call(ctx context.Context, method string, result any, args ...any) error {
-	packet, err := s.request(method, args)
+	c, err := s.request(method, args)
 	if err != nil {
 		return err
 	}
-	return s.peer.call(ctx, wire.TypeCall, packet, result)
+	return s.peer.call(ctx, wire.TypeCall, c, result)
 }
 
 // request encodes a call.
-func (s *Stub) request(method string, args []any) (*buf.Buf, error) {
-	packet, err := s.begin(method, len(args))
+func (s *Stub) request(method string, args []any) (*mux.Call, error) {
+	c, err := s.begin(method, len(args))
 	if err != nil {
 		return nil, err
 	}
-	if packet.B, err = appendArguments(packet.B, method, args); err != nil {
-		packet.Release()
+	if err := appendArguments(c, method, args); err != nil {
 		return nil, err
 	}
-	return packet, nil
+	return c, nil
 }
 
 // begin starts the encoding of a call with n arguments.
-func (s *Stub) begin(method string, n int) (*buf.Buf, error) {
+func (s *Stub) begin(method string, n int) (*mux.Call, error) {
 	prefix := s.methods[method]
 	if prefix == nil {
-		return nil, &Error{Code: NotFound, Message: fmt.Sprintf("Method '%s.%s' not found", s.Name(), shown(method))}
+		return nil, s.noMethod(method)
 	}
-	packet := s.peer.link().NewRequest(callRoom)
-	packet.B = append(codec.AppendArrayHeader(packet.B, 2+n), prefix...)
-	return packet, nil
+	c := s.peer.link().NewCall()
+	c.B = append(codec.AppendArrayHeader(c.B, 2+n), prefix...)
+	return c, nil
+}
+
+func (s *Stub) noMethod(name string) error {
+	return &Error{Code: NotFound, Message: fmt.Sprintf("Method '%s.%s' not found", s.Name(), shown(name))}
 }
 
 // Reply is the answer that a callback of [Stub.CallFunc] gets. It lends until the
@@ -105,55 +108,62 @@ func (r *Reply) Raw() codec.Raw { return r.reply.Payload }
 // unless CallFunc itself returns an error.
 //
 // fn runs on the goroutine that reads the connection, or on another when the call
-// fails; it must not block, and must not call anything that does. err is nil or
-// an [*Error]; the Reply is nil if it is not.
-func (s *Stub) CallFunc(ctx context.Context, method string, fn func(*Reply, error), args ...any) error {
-	packet, err := s.request(method, args)
+// fails; it must not block. Its ctx says so to what it calls: further calls by
+// CallFunc and [MethodFunc] are fine, and leave together when the read is done; what
+// would block returns [ErrWouldBlock]. err is nil or an [*Error]; the Reply is nil if
+// it is not.
+func (s *Stub) CallFunc(ctx context.Context, method string, fn func(context.Context, *Reply, error), args ...any) error {
+	c, err := s.request(method, args)
 	if err != nil {
 		return err
 	}
-	return s.peer.start(ctx, wire.TypeCall, packet, func(reply mux.Reply, err error) {
-		defer reply.Release()
-		defer func() {
-			if v := recover(); v != nil {
-				s.peer.endpoint.cfg.logger().Error("netron: panic in a callback", "service", s.Name(), "method", method, "panic", v)
-			}
-		}()
+	return s.peer.start(ctx, wire.TypeCall, c, func(ctx context.Context, reply mux.Reply, err error) {
+		defer s.recoverCallback(method)
 		switch {
 		case err != nil:
-			fn(nil, callError(err))
+			fn(ctx, nil, callError(err))
 		case reply.IsError:
-			fn(nil, decodeError(reply.Payload, s.peer.endpoint.cfg.Limits))
+			fn(ctx, nil, decodeError(reply.Payload, s.peer.endpoint.cfg.Limits))
 		default:
-			fn(&Reply{peer: s.peer, reply: reply}, nil)
+			fn(ctx, &Reply{peer: s.peer, reply: reply}, nil)
 		}
 	})
 }
 
+// recoverCallback keeps a panic in a callback from whoever called it.
+func (s *Stub) recoverCallback(method string) {
+	if v := recover(); v != nil {
+		s.peer.endpoint.cfg.logger().Error("netron: panic in a callback", "service", s.Name(), "method", method, "panic", v, "stack", string(debug.Stack()))
+	}
+}
+
 // start sends a request, which it takes, and has fn called with the outcome once,
 // also when ctx ends first.
-func (p *Peer) start(ctx context.Context, t wire.Type, packet *buf.Buf, fn func(mux.Reply, error)) error {
-	if err := p.checkSize(packet); err != nil {
+func (p *Peer) start(ctx context.Context, t wire.Type, c *mux.Call, fn func(context.Context, mux.Reply, error)) error {
+	if err := p.checkSize(c); err != nil {
+		c.Release()
 		return err
 	}
 	session, timeout := p.link(), p.timeout(ctx)
-	if ctx.Done() == nil {
-		if _, err := session.Start(ctx, t, packet, timeout, fn); err != nil {
+	if ctx.Done() == nil || session.Owns(ctx) { // which ends with the connection, as the call does
+		if _, err := c.Start(ctx, t, timeout, fn); err != nil {
+			c.Release()
 			return callError(err)
 		}
 		return nil
 	}
 	w := &watch{}
-	id, err := session.Start(ctx, t, packet, timeout, func(r mux.Reply, err error) {
+	id, err := c.Start(ctx, t, timeout, func(ctx context.Context, r mux.Reply, err error) {
 		w.end()
-		fn(r, err)
+		fn(ctx, r, err)
 	})
 	if err != nil {
+		c.Release()
 		return callError(err)
 	}
 	w.begin(context.AfterFunc(ctx, func() {
 		if session.Abandon(id) {
-			fn(mux.Reply{}, ctx.Err())
+			fn(session.OwnerContext(session.Context()), mux.Reply{}, ctx.Err())
 		}
 	}))
 	return nil
@@ -187,9 +197,10 @@ func (w *watch) end() {
 
 // Future is a call under way that [Stub.Go] started.
 type Future struct {
-	donec  chan struct{} // closed when reply and err are set
+	donec  chan struct{} // closed when the outcome is there
 	peer   *Peer
-	reply  mux.Reply
+	answer *buf.Buf // the encoded result or error; nil if there is none, or it was taken
+	failed bool     // answer is an error
 	err    error
 	result any
 	taken  atomic.Bool
@@ -200,12 +211,13 @@ type Future struct {
 // result, nil drops it, by [Future.Wait].
 func (s *Stub) Go(ctx context.Context, method string, result any, args ...any) *Future {
 	f := &Future{donec: make(chan struct{}), peer: s.peer, result: result}
-	packet, err := s.request(method, args)
+	c, err := s.request(method, args)
 	if err == nil {
-		err = s.peer.start(ctx, wire.TypeCall, packet, func(r mux.Reply, err error) {
-			f.reply = r
+		err = s.peer.start(ctx, wire.TypeCall, c, func(_ context.Context, r mux.Reply, err error) {
 			if err != nil {
 				f.err = callError(err)
+			} else {
+				f.answer, f.failed = buf.Copy(r.Payload), r.IsError
 			}
 			close(f.donec)
 		})
@@ -222,12 +234,17 @@ func (f *Future) Done() <-chan struct{} { return f.donec }
 
 // Wait waits for the outcome, stores the result and returns the error as
 // [Stub.Call] does; if ctx ends first it returns an error of code [Canceled] or
-// [DeadlineExceeded] and the call goes on. After an outcome it returns
-// the same error again. It must not be called by several goroutines at a time.
+// [DeadlineExceeded] and the call goes on. Under the ctx of a read owner it returns
+// an error that wraps [ErrWouldBlock] unless the outcome is there. After an outcome
+// it returns the same error again. It must not be called by several goroutines at a
+// time.
 func (f *Future) Wait(ctx context.Context) error {
 	select {
 	case <-f.donec:
 	default:
+		if err := mux.WouldBlock(ctx); err != nil {
+			return callError(err)
+		}
 		select {
 		case <-f.donec:
 		case <-ctx.Done():
@@ -235,47 +252,9 @@ func (f *Future) Wait(ctx context.Context) error {
 		}
 	}
 	if f.err == nil && f.taken.CompareAndSwap(false, true) {
-		f.err = f.peer.decodeReply(f.reply, f.result)
-		f.reply.Release()
+		f.err = f.peer.decodeReply(mux.Reply{Payload: f.answer.B, IsError: f.failed}, f.result)
+		f.answer.Release()
+		f.answer = nil
 	}
 	return f.err
-}
-
-// Method returns a method of a remote service as a typed function without
-// reflection on the path of a call. The exported fields of A, a struct, are the
-// arguments in their order; R is the result, struct{} if there is none. Errors
-// are those of [Stub.Call].
-func Method[A, R any](s *Stub, name string) func(ctx context.Context, args A) (R, error) {
-	_, none := any(*new(R)).(struct{})
-	return func(ctx context.Context, args A) (result R, err error) {
-		packet, err := s.begin(name, 0)
-		if err != nil {
-			return result, err
-		}
-		if err = appendTuple(packet, name, &args); err != nil {
-			packet.Release()
-			return result, err
-		}
-		if none {
-			return result, s.peer.call(ctx, wire.TypeCall, packet, nil)
-		}
-		err = s.peer.call(ctx, wire.TypeCall, packet, &result)
-		return result, err
-	}
-}
-
-// appendTuple appends the fields of a struct as the arguments of a call that
-// begin started without any, and corrects the header of the packet's array.
-func appendTuple(packet *buf.Buf, method string, args any) error {
-	out, n, err := codec.AppendTuple(packet.B, args)
-	packet.B = out
-	if err != nil {
-		return &Error{Code: InvalidArgument, Message: fmt.Sprintf("arguments of %s: %v", method, err), cause: err}
-	}
-	const at = wire.HeaderLen
-	var room [5]byte
-	header := codec.AppendArrayHeader(room[:0], 2+n)
-	packet.B[at] = header[0]
-	packet.B = slices.Insert(packet.B, at+1, header[1:]...)
-	return nil
 }

@@ -126,7 +126,7 @@ func (p *Peer) runLocalTask(ctx context.Context, name []byte, d *codec.Decoder, 
 	if m == nil {
 		return dst, &Error{Code: NotFound, Message: fmt.Sprintf("Task with id %s not found", shown(name))}
 	}
-	return m.invoke(ctx, d, n, dst)
+	return m.invoke(ctx, d.Rest(), n, p.endpoint.cfg.Limits, dst)
 }
 
 // runAbilities tells a 0.6 peer which services there are. The table must be a Map

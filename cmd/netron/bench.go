@@ -26,6 +26,7 @@ func runBench(ctx context.Context, e *env, args []string) error {
 	duration := flags.Duration("duration", 3*time.Second, "measured time, after a warm-up of a fifth of it")
 	typed := flags.Bool("typed", false, "use rpc.Method and rpc.Handle in place of a struct of funcs and Expose")
 	asJSON := flags.Bool("json", false, "print one JSON object for each run")
+	profile := flags.String("cpuprofile", "", "write a CPU profile of this process, the client, to `FILE`")
 	pingPong := flags.Bool("serve-ping-pong", false, "run the raw TCP echo server of the comparison")
 	if err := parse(flags, args); err != nil {
 		return err
@@ -33,6 +34,11 @@ func runBench(ctx context.Context, e *env, args []string) error {
 	if *pingPong {
 		return servePingPong(ctx, e)
 	}
+	stopProfile, err := startProfile(*profile)
+	if err != nil {
+		return err
+	}
+	defer stopProfile()
 	run := bench.RPC{URL: *addr, Conns: *conns, Inflight: *inflight, Payload: *payload, Rate: *rate, Duration: *duration, Typed: *typed}
 	switch {
 	case flags.NArg() == 0:

@@ -23,9 +23,15 @@ func runServe(ctx context.Context, e *env, args []string) error {
 	cert := flags.String("tls-cert", "", "`FILE` with the certificate chain, for wss://")
 	key := flags.String("tls-key", "", "`FILE` with the certificate's key")
 	origins := flags.StringArray("origin", nil, "`ORIGIN` of web pages that may connect besides the same host; * for all; may be repeated")
+	profile := flags.String("cpuprofile", "", "write a CPU profile to `FILE`")
 	if err := parse(flags, args); err != nil {
 		return err
 	}
+	stopProfile, err := startProfile(*profile)
+	if err != nil {
+		return err
+	}
+	defer stopProfile()
 	if flags.NArg() > 0 {
 		return usagef("unexpected argument %q", flags.Arg(0))
 	}

@@ -47,6 +47,23 @@ func Copy(p []byte) *Buf {
 	return b
 }
 
+// Append appends p to B. When B has to grow its memory goes back to the pools, and
+// the new one is of a size class, at least double: slices of the old B are not
+// valid afterwards.
+func (b *Buf) Append(p []byte) {
+	if need := len(b.B) + len(p); need > cap(b.B) {
+		b.grow(need)
+	}
+	b.B = append(b.B, p...)
+}
+
+func (b *Buf) grow(need int) {
+	bigger := Get(max(need, 2*cap(b.B)))
+	bigger.B = append(bigger.B, b.B...)
+	b.B, bigger.B = bigger.B, b.B
+	bigger.Release()
+}
+
 // Release gives the buffer back and sets B to nil. The owner must not touch b or slices of b.B
 // afterwards. Buffers of 2 MiB and more, or smaller than the smallest class, are
 // left to the garbage collector.

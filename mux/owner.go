@@ -1,0 +1,61 @@
+package mux
+
+import "context"
+
+// What runs on the read owner of a connection (inline handlers, the functions of
+// [Call.Start]) must not block: on an event loop it would stop all connections of
+// the loop. Its context says so, and whatever could block under it returns
+// [ErrWouldBlock] in its place.
+
+type ownerKey struct{}
+
+// ownerContext is a context under which the read owner of a session runs code.
+type ownerContext struct {
+	context.Context //nolint:containedctx // it is one
+	session         *Session
+}
+
+// Value implements [context.Context].
+func (c *ownerContext) Value(key any) any {
+	if key == (ownerKey{}) {
+		return c.session
+	}
+	return c.Context.Value(key)
+}
+
+// OwnerContext returns ctx marked as that of code which runs on the read owner of
+// the session. The owner of the session serves its inline requests under it.
+func (s *Session) OwnerContext(ctx context.Context) context.Context {
+	return &ownerContext{Context: ctx, session: s}
+}
+
+// Owns reports whether ctx is the very context that the session gives to functions
+// of [Call.Start].
+func (s *Session) Owns(ctx context.Context) bool { return ctx == s.ownerCtx }
+
+// ownerOf returns the session on whose read owner code with this context runs, or
+// nil.
+func ownerOf(ctx context.Context) *Session {
+	s, _ := ctx.Value(ownerKey{}).(*Session)
+	return s
+}
+
+// WouldBlock returns [ErrWouldBlock] if code with this context runs on the read
+// owner of a connection and must not block, else nil.
+func WouldBlock(ctx context.Context) error {
+	if ownerOf(ctx) != nil {
+		return ErrWouldBlock
+	}
+	return nil
+}
+
+// kickLater leaves it to the end of the current read to send what was queued. The
+// caller was told by its context that it is the read owner; should it not be, the
+// packet is sent all the same: either this call sees that no read is under way, or
+// ReadDone, which says so first, sees the wish.
+func (s *Session) kickLater() {
+	s.kickWanted.Store(true)
+	if !s.reading.Load() && s.kickWanted.Swap(false) {
+		s.link.Kick()
+	}
+}

@@ -1,0 +1,75 @@
+package rpc
+
+import (
+	"bytes"
+
+	"github.com/d-e-v-grid/netron/codec"
+	"github.com/d-e-v-grid/netron/internal/wire"
+	"github.com/d-e-v-grid/netron/mux"
+)
+
+// router finds the method that a request names, on the read owner, so that it is
+// known how to dispatch the request before it is copied. What it cannot find, or
+// read, is left to [Peer.serve], which says why. It belongs to one session.
+type router struct {
+	endpoint *Endpoint
+
+	// The method that the last CALL named, and the bytes that named it: most requests
+	// of a connection are like the one before. Owned by the read owner.
+	view   *registryView
+	prefix []byte // definition id and member name, encoded
+	method *method
+}
+
+// route implements the Route of [mux.Config].
+func (t *router) route(r *mux.Request) {
+	d := codec.NewDecoder(r.Payload, t.endpoint.cfg.Limits)
+	n, err := d.ArrayHeader()
+	if err != nil {
+		return
+	}
+	switch r.Type {
+	case wire.TypeCall:
+		t.routeCall(r, &d, n)
+	case wire.TypeTask:
+		name, err := d.StringBytes()
+		if err != nil || n < 1 {
+			return
+		}
+		if m := (*t.endpoint.tasks.view.Load())[string(name)]; m != nil {
+			r.Target, r.Offset, r.Count = m, len(r.Payload)-d.Len(), n-1
+		}
+	}
+}
+
+// routeCall finds the method of a CALL whose array of n values d is in.
+func (t *router) routeCall(r *mux.Request, d *codec.Decoder, n int) {
+	if n < 2 {
+		return
+	}
+	named := d.Rest()
+	view := t.endpoint.services.view.Load()
+	if t.view == view && bytes.HasPrefix(named, t.prefix) {
+		r.Target, r.Offset, r.Count = t.method, len(r.Payload)-len(named)+len(t.prefix), n-2
+		return
+	}
+	id, err := d.StringBytes()
+	if err != nil {
+		return
+	}
+	name, err := d.StringBytes()
+	if err != nil {
+		return
+	}
+	e := view.find(id)
+	if e == nil {
+		return
+	}
+	m := e.service.methods[string(name)]
+	if m == nil {
+		return
+	}
+	t.view, t.method = view, m
+	t.prefix = append(t.prefix[:0], named[:len(named)-d.Len()]...)
+	r.Target, r.Offset, r.Count = m, len(r.Payload)-d.Len(), n-2
+}
