@@ -132,13 +132,18 @@ func (tc *testConn) writeText(s string) {
 func (tc *testConn) writeHex(messages ...string) {
 	tc.t.Helper()
 	for _, s := range messages {
-		b, err := hex.DecodeString(s)
-		if err != nil {
-			tc.t.Fatal(err)
-		}
-		tc.session.Message(false, b)
+		tc.session.Message(false, unhex(tc.t, s))
 	}
 	tc.session.ReadDone()
+}
+
+func unhex(t *testing.T, s string) []byte {
+	t.Helper()
+	b, err := hex.DecodeString(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 // wantText takes the next message, which must be this text.

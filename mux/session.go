@@ -45,7 +45,7 @@ type Session struct {
 	reading    atomic.Bool // between Message and ReadDone
 	kickWanted atomic.Bool // see kickLater
 
-	latest *block // the last block submitted, while it is watched; guarded by Workers.mu
+	oldest *block // the watched block that the read owner looks at, nil when it has ended; guarded by Workers.mu
 
 	inflight      atomic.Int32 // requests being served
 	inflightBytes atomic.Int64 // of their payloads

@@ -6,8 +6,8 @@ import (
 
 // A block whose handler takes long is rescued: what is finished is sent, and the
 // next request gets another worker. Two things notice it. The read owner, when it
-// submits the next block of the session, looks whether the last one has moved
-// since it was first seen at its present request. And a timer looks at all running
+// submits another block of the session, looks whether the oldest one has moved since
+// it was first seen at its present request. And a timer looks at all running
 // blocks, once per watchTick while there are any: then nothing happens on an idle
 // node. A block of one request has nothing to rescue and is not watched.
 
@@ -44,8 +44,8 @@ func (w *Workers) unwatchLocked(b *block) {
 	w.running[last] = nil
 	w.running = w.running[:last]
 	b.index = -1
-	if s := b.session; s.latest == b {
-		s.latest = nil
+	if s := b.session; s.oldest == b {
+		s.oldest = nil
 	}
 }
 
@@ -53,7 +53,8 @@ func (w *Workers) unwatchLocked(b *block) {
 func (w *Workers) tick() {
 	w.mu.Lock()
 	stalled := w.stalled[:0]
-	for _, b := range w.running {
+	for i := len(w.running) - 1; i >= 0; i-- { // unwatching moves the last one to i
+		b := w.running[i]
 		if w.stallsLocked(b, b.session.deadlines.now(), watchTick/2) {
 			stalled = append(stalled, b)
 		}
@@ -85,6 +86,9 @@ func (w *Workers) stallsLocked(b *block, now int64, limit time.Duration) bool {
 	}
 	b.seenAt = now
 	b.workers.Add(1)
+	if int(next) >= len(b.queue) {
+		w.unwatchLocked(b) // the rescue sends what is there; the last handlers hold up nothing
+	}
 	return true
 }
 

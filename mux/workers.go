@@ -63,15 +63,17 @@ func (w *Workers) submit(b *block) error {
 	b.watched = true
 	s := b.session
 	w.mu.Lock()
-	last := s.latest
-	if last != nil && !w.stallsLocked(last, s.deadlines.now(), stalledAfter) {
-		last = nil
+	old := s.oldest
+	if old != nil && !w.stallsLocked(old, s.deadlines.now(), stalledAfter) {
+		old = nil
 	}
 	w.watchLocked(b)
-	s.latest = b
+	if s.oldest == nil {
+		s.oldest = b
+	}
 	w.mu.Unlock()
-	if last != nil {
-		w.rescue(last)
+	if old != nil {
+		w.rescue(old)
 	}
 	if err := w.pool.Invoke(b); err != nil {
 		w.left(b)
