@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net"
 	"runtime/debug"
@@ -15,12 +16,11 @@ import (
 // read side and calls the [Handler]; it ends with Handler.Closed. All methods
 // are safe for concurrent use unless they say otherwise.
 type Conn struct {
-	nc      net.Conn
-	writer  tryWriter // nil where the socket has no non-blocking write
-	lim     *limits
-	request *Request
-	client  bool
-	early   []byte // came with the handshake; owned by the reader after Start
+	nc     net.Conn
+	writer tryWriter // nil where the socket has no non-blocking write
+	lim    *limits
+	client bool
+	early  []byte // came with the handshake; owned by the reader after Start
 
 	handler Handler // set once by Start before the reader runs
 
@@ -40,8 +40,7 @@ type Conn struct {
 	// kicks counts the calls of Kick that the holder of the write role has not
 	// answered: whoever raises it from 0 gets the role, and keeps it until it
 	// brings the count it has seen back to 0. See conn_write.go.
-	kicks    atomic.Int64
-	roleDone chan struct{} // closed by the last holder of the write role, if the connection is dead by then
+	kicks atomic.Int64
 
 	born     time.Time    // times below are nanoseconds since born
 	lastRead atomic.Int64 // when bytes last came
@@ -53,6 +52,9 @@ type Conn struct {
 	stats    connCounters
 
 	mu            sync.Mutex
+	request       *Request // nil if head can say it
+	head          []byte   // of the upgrade request, as it came
+	tls           *tls.ConnectionState
 	startCalled   bool
 	started       bool    // there is a reader, or there will be none
 	late          Handler // came to Start after CloseWith
@@ -67,10 +69,11 @@ type Conn struct {
 	closeAt       time.Duration // since born; when the closing must be over; 0 is never
 	flushedc      chan struct{} // closed by markFlushed; made when closing begins
 	flushed       bool
-	ctl           []byte      // control frames to be written
-	cause         error       // why the connection ends; the first wins
-	timer         *time.Timer // runs tick
-	onEnd         func()      // tells the server; called once, last
+	roleDone      chan struct{} // see roleEnd
+	ctl           []byte        // control frames to be written
+	cause         error         // why the connection ends; the first wins
+	timer         *time.Timer   // runs tick
+	onEnd         func()        // tells the server; called once, last
 
 	wg    sync.WaitGroup // the reader, the writer, a running tick
 	err   error          // set before donec closes
@@ -81,16 +84,15 @@ type Conn struct {
 // came behind the handshake; the Conn takes them.
 func newConn(nc net.Conn, client bool, lim *limits, req *Request, early []byte) *Conn {
 	c := &Conn{
-		nc:       nc,
-		writer:   newTryWriter(nc),
-		lim:      lim,
-		request:  req,
-		client:   client,
-		early:    early,
-		in:       parser{client: client, maxMessage: lim.maxMessage},
-		roleDone: make(chan struct{}),
-		donec:    make(chan struct{}),
-		born:     time.Now(),
+		nc:      nc,
+		writer:  newTryWriter(nc),
+		lim:     lim,
+		request: req,
+		client:  client,
+		early:   early,
+		in:      parser{client: client, maxMessage: lim.maxMessage},
+		donec:   make(chan struct{}),
+		born:    time.Now(),
 	}
 	return c
 }
@@ -179,8 +181,28 @@ func (c *Conn) LocalAddr() net.Addr { return c.nc.LocalAddr() }
 func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
 
 // Request returns what the client's upgrade said; nil on a dialled connection.
-// It is shared: callers must not modify it.
-func (c *Conn) Request() *Request { return c.request }
+// It is shared: callers must not modify it. Once the accept function of the server has
+// returned, each call parses the request again, because most connections are
+// not asked any more and a parsed one takes much memory.
+func (c *Conn) Request() *Request {
+	c.mu.Lock()
+	r, head, state := c.request, c.head, c.tls
+	c.mu.Unlock()
+	if r == nil && head != nil {
+		r, _ = parseRequest(head) // it was parsed before
+		r.TLS = state
+	}
+	return r
+}
+
+// dropRequest keeps the request only as it came.
+func (c *Conn) dropRequest() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r := c.request; r != nil && r.head != nil {
+		c.head, c.tls, c.request = r.head, r.TLS, nil
+	}
+}
 
 // IsClient reports whether this side dialled.
 func (c *Conn) IsClient() bool { return c.client }
@@ -223,7 +245,7 @@ func (c *Conn) finish() {
 	c.markFlushed()
 	if c.kicks.Add(1) != 1 {
 		// The holder sees dead, because it was set before the count changed.
-		<-c.roleDone
+		<-c.roleEnd()
 	}
 	c.out, c.outMem, c.ctlOut = nil, nil, nil
 	c.in.release()

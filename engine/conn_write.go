@@ -89,11 +89,22 @@ func (c *Conn) releaseRole(seen int64) bool {
 	if c.dead.Load() {
 		// finish has set dead before it asked for the role, or is about to ask:
 		// then it must not find the count at 0 twice. Handing over through
-		// roleDone keeps the count above 0, so nobody else gets the role.
-		close(c.roleDone)
+		// roleEnd keeps the count above 0, so nobody else gets the role.
+		close(c.roleEnd())
 		return true
 	}
 	return c.kicks.CompareAndSwap(seen, 0)
+}
+
+// roleEnd returns the channel that the last holder of the write role closes if
+// the connection is dead by then. Few connections need it, so it is made late.
+func (c *Conn) roleEnd() chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.roleDone == nil {
+		c.roleDone = make(chan struct{})
+	}
+	return c.roleDone
 }
 
 // recoverRole keeps a panic of our own from stopping the process or the end of
@@ -102,7 +113,7 @@ func (c *Conn) recoverRole() {
 	if v := recover(); v != nil {
 		c.logPanic(v)
 		c.abort(fmt.Errorf("%w: %v", ErrPanic, v))
-		close(c.roleDone) // the role is never free again
+		close(c.roleEnd()) // the role is never free again
 	}
 }
 

@@ -199,6 +199,7 @@ func (s *Server) adopt(nc, sock net.Conn, req *Request, early []byte) error {
 	c.onEnd = func() { s.ended(c, nc) }
 	s.mu.Unlock()
 	s.accepted.Add(1)
+	defer c.dropRequest()
 	defer func() {
 		if v := recover(); v != nil {
 			c.logPanic(v)
