@@ -12,11 +12,14 @@ import (
 
 // Conn is a WebSocket connection that carries whole messages.
 //
-// A Conn reads nothing until [Conn.Start]. From then on one goroutine owns the
-// read side and calls the [Handler]; it ends with Handler.Closed. All methods
-// are safe for concurrent use unless they say otherwise.
+// A Conn reads nothing until [Conn.Start]. From then on one goroutine at a time
+// owns the read side and calls the [Handler]: on the std driver the connection's
+// reader, on the epoll driver a poller and, for the end, a goroutine of the
+// connection. The last call is Handler.Closed. All methods are safe for concurrent
+// use unless they say otherwise.
 type Conn struct {
 	nc     net.Conn
+	sock   *socket   // is nc on the epoll driver; nil on the std driver
 	writer tryWriter // nil where the socket has no non-blocking write
 	lim    *limits
 	client bool
@@ -47,6 +50,7 @@ type Conn struct {
 	lastPing atomic.Int64 // when a ping was last queued
 	partial  atomic.Bool  // half a frame or message is waiting for more
 	urgent   atomic.Bool  // ctl or the closing needs a look by the writer
+	waiting  atomic.Int64 // since when the write role is parked without progress; 0 if it is not
 	deaf     atomic.Bool  // the reader discards what comes
 	dead     atomic.Bool  // set under mu: no goroutine may start any more
 	stats    connCounters
@@ -94,6 +98,7 @@ func newConn(nc net.Conn, client bool, lim *limits, req *Request, early []byte) 
 		donec:   make(chan struct{}),
 		born:    time.Now(),
 	}
+	c.useSocket(nc)
 	return c
 }
 
@@ -128,6 +133,10 @@ func (c *Conn) startLocked(h Handler) {
 	c.handler = h
 	c.lastRead.Store(int64(c.now()))
 	c.armLocked(c.nextTick(c.now()))
+	if c.sock != nil {
+		c.startPolledLocked()
+		return
+	}
 	c.wg.Go(c.readLoop)
 }
 
@@ -204,6 +213,14 @@ func (c *Conn) dropRequest() {
 	}
 }
 
+// Driver returns the driver that carries the connection.
+func (c *Conn) Driver() Driver {
+	if c.sock != nil {
+		return DriverEpoll
+	}
+	return DriverStd
+}
+
 // IsClient reports whether this side dialled.
 func (c *Conn) IsClient() bool { return c.client }
 
@@ -221,8 +238,8 @@ func (c *Conn) spawn(f func()) bool {
 	return true
 }
 
-// finish ends the connection. It runs once: at the end of the reader, or in
-// Close if there never was one.
+// finish ends the connection. It runs once: at the end of the reader, or for
+// abort if there never was one.
 func (c *Conn) finish() {
 	c.mu.Lock()
 	c.dead.Store(true)
@@ -254,6 +271,10 @@ func (c *Conn) finish() {
 		c.callClosed()
 	}
 	close(c.donec)
+	if c.sock != nil {
+		// Last, because it waits for the poller, which may be in Start, waiting for donec.
+		c.sock.release()
+	}
 	if c.onEnd != nil {
 		c.onEnd()
 	}

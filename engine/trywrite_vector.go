@@ -19,7 +19,7 @@ func writePiece(fd int, bufs [][]byte) (int, error) {
 	if len(bufs) == 1 || len(bufs[0]) >= pieceBytes {
 		return syscall.Write(fd, bufs[0][:min(len(bufs[0]), pieceBytes)])
 	}
-	v := vectors.Get().(*vector) //nolint:errcheck // nothing else is in there
+	v := vectors.Get().(*vector)
 	defer vectors.Put(v)
 	k, room := 0, pieceBytes
 	for _, p := range bufs {
