@@ -37,7 +37,7 @@ var layers = map[string]layer{
 	// The judge of the implementation shares no code with it.
 	"internal/tspeer": {deps: []string{"github.com/gobwas/ws"}},
 
-	"engine": {own: []string{"internal/buf"}, deps: []string{"github.com/gobwas/ws"}},
+	"engine": {own: []string{"internal/buf"}, deps: []string{"github.com/gobwas/ws", "github.com/cloudwego/netpoll"}},
 
 	// Not engine: mux declares the link that it needs.
 	"mux": {own: []string{"internal/wire", "internal/buf"}, deps: []string{"github.com/panjf2000/ants/v2"}, pure: true},

@@ -58,7 +58,18 @@ type Config struct {
 	// wss://. Default is to verify certificates against the roots of the system.
 	TLS *tls.Config
 
-	// Logger receives panics of handlers and failures to accept. Default none.
+	// Driver says how connections are driven. It is a wish: see [DriverEpoll] for
+	// where it is not possible. Default is that driver for what a server accepts,
+	// and DriverStd for what is dialled.
+	Driver Driver
+	// Pollers is the least number of pollers of the epoll driver. They belong to
+	// the process, are started at the first use and are never stopped: a server
+	// or dialler uses the first so many of them, or, by default, all that there are, which is one
+	// poller for every 20 processors at first.
+	Pollers int
+
+	// Logger receives panics of handlers, failures to accept, and the lack of the epoll
+	// driver. Default none.
 	Logger *slog.Logger
 }
 

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net"
 	"runtime/debug"
@@ -11,16 +12,18 @@ import (
 
 // Conn is a WebSocket connection that carries whole messages.
 //
-// A Conn reads nothing until [Conn.Start]. From then on one goroutine owns the
-// read side and calls the [Handler]; it ends with Handler.Closed. All methods
-// are safe for concurrent use unless they say otherwise.
+// A Conn reads nothing until [Conn.Start]. From then on one goroutine at a time
+// owns the read side and calls the [Handler]: on the std driver the connection's
+// reader, on the epoll driver a poller and, for the end, a goroutine of the
+// connection. The last call is Handler.Closed. All methods are safe for concurrent
+// use unless they say otherwise.
 type Conn struct {
-	nc      net.Conn
-	writer  tryWriter // nil where the socket has no non-blocking write
-	lim     *limits
-	request *Request
-	client  bool
-	early   []byte // came with the handshake; owned by the reader after Start
+	nc     net.Conn
+	sock   *socket   // is nc on the epoll driver; nil on the std driver
+	writer tryWriter // nil where the socket has no non-blocking write
+	lim    *limits
+	client bool
+	early  []byte // came with the handshake; owned by the reader after Start
 
 	handler Handler // set once by Start before the reader runs
 
@@ -40,19 +43,22 @@ type Conn struct {
 	// kicks counts the calls of Kick that the holder of the write role has not
 	// answered: whoever raises it from 0 gets the role, and keeps it until it
 	// brings the count it has seen back to 0. See conn_write.go.
-	kicks    atomic.Int64
-	roleDone chan struct{} // closed by the last holder of the write role, if the connection is dead by then
+	kicks atomic.Int64
 
 	born     time.Time    // times below are nanoseconds since born
 	lastRead atomic.Int64 // when bytes last came
 	lastPing atomic.Int64 // when a ping was last queued
 	partial  atomic.Bool  // half a frame or message is waiting for more
 	urgent   atomic.Bool  // ctl or the closing needs a look by the writer
+	waiting  atomic.Int64 // since when the write role is parked without progress; 0 if it is not
 	deaf     atomic.Bool  // the reader discards what comes
 	dead     atomic.Bool  // set under mu: no goroutine may start any more
 	stats    connCounters
 
 	mu            sync.Mutex
+	request       *Request // nil if head can say it
+	head          []byte   // of the upgrade request, as it came
+	tls           *tls.ConnectionState
 	startCalled   bool
 	started       bool    // there is a reader, or there will be none
 	late          Handler // came to Start after CloseWith
@@ -67,10 +73,11 @@ type Conn struct {
 	closeAt       time.Duration // since born; when the closing must be over; 0 is never
 	flushedc      chan struct{} // closed by markFlushed; made when closing begins
 	flushed       bool
-	ctl           []byte      // control frames to be written
-	cause         error       // why the connection ends; the first wins
-	timer         *time.Timer // runs tick
-	onEnd         func()      // tells the server; called once, last
+	roleDone      chan struct{} // see roleEnd
+	ctl           []byte        // control frames to be written
+	cause         error         // why the connection ends; the first wins
+	timer         *time.Timer   // runs tick
+	onEnd         func()        // tells the server; called once, last
 
 	wg    sync.WaitGroup // the reader, the writer, a running tick
 	err   error          // set before donec closes
@@ -81,17 +88,17 @@ type Conn struct {
 // came behind the handshake; the Conn takes them.
 func newConn(nc net.Conn, client bool, lim *limits, req *Request, early []byte) *Conn {
 	c := &Conn{
-		nc:       nc,
-		writer:   newTryWriter(nc),
-		lim:      lim,
-		request:  req,
-		client:   client,
-		early:    early,
-		in:       parser{client: client, maxMessage: lim.maxMessage},
-		roleDone: make(chan struct{}),
-		donec:    make(chan struct{}),
-		born:     time.Now(),
+		nc:      nc,
+		writer:  newTryWriter(nc),
+		lim:     lim,
+		request: req,
+		client:  client,
+		early:   early,
+		in:      parser{client: client, maxMessage: lim.maxMessage},
+		donec:   make(chan struct{}),
+		born:    time.Now(),
 	}
+	c.useSocket(nc)
 	return c
 }
 
@@ -126,6 +133,10 @@ func (c *Conn) startLocked(h Handler) {
 	c.handler = h
 	c.lastRead.Store(int64(c.now()))
 	c.armLocked(c.nextTick(c.now()))
+	if c.sock != nil {
+		c.startPolledLocked()
+		return
+	}
 	c.wg.Go(c.readLoop)
 }
 
@@ -179,8 +190,36 @@ func (c *Conn) LocalAddr() net.Addr { return c.nc.LocalAddr() }
 func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
 
 // Request returns what the client's upgrade said; nil on a dialled connection.
-// It is shared: callers must not modify it.
-func (c *Conn) Request() *Request { return c.request }
+// It is shared: callers must not modify it. Once the accept function of the server has
+// returned, each call parses the request again, because most connections are
+// not asked any more and a parsed one takes much memory.
+func (c *Conn) Request() *Request {
+	c.mu.Lock()
+	r, head, state := c.request, c.head, c.tls
+	c.mu.Unlock()
+	if r == nil && head != nil {
+		r, _ = parseRequest(head) // it was parsed before
+		r.TLS = state
+	}
+	return r
+}
+
+// dropRequest keeps the request only as it came.
+func (c *Conn) dropRequest() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r := c.request; r != nil && r.head != nil {
+		c.head, c.tls, c.request = r.head, r.TLS, nil
+	}
+}
+
+// Driver returns the driver that carries the connection.
+func (c *Conn) Driver() Driver {
+	if c.sock != nil {
+		return DriverEpoll
+	}
+	return DriverStd
+}
 
 // IsClient reports whether this side dialled.
 func (c *Conn) IsClient() bool { return c.client }
@@ -199,8 +238,8 @@ func (c *Conn) spawn(f func()) bool {
 	return true
 }
 
-// finish ends the connection. It runs once: at the end of the reader, or in
-// Close if there never was one.
+// finish ends the connection. It runs once: at the end of the reader, or for
+// abort if there never was one.
 func (c *Conn) finish() {
 	c.mu.Lock()
 	c.dead.Store(true)
@@ -223,7 +262,7 @@ func (c *Conn) finish() {
 	c.markFlushed()
 	if c.kicks.Add(1) != 1 {
 		// The holder sees dead, because it was set before the count changed.
-		<-c.roleDone
+		<-c.roleEnd()
 	}
 	c.out, c.outMem, c.ctlOut = nil, nil, nil
 	c.in.release()
@@ -232,6 +271,10 @@ func (c *Conn) finish() {
 		c.callClosed()
 	}
 	close(c.donec)
+	if c.sock != nil {
+		// Last, because it waits for the poller, which may be in Start, waiting for donec.
+		c.sock.release()
+	}
 	if c.onEnd != nil {
 		c.onEnd()
 	}

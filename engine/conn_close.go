@@ -83,7 +83,7 @@ func (c *Conn) beginCloseLocked(code uint16, reason string, cause error) bool {
 	c.urgent.Store(true)
 	if d := c.lim.closeTimeout; d > 0 {
 		c.closeAt = c.now() + d
-		c.armLocked(d)
+		c.armLocked(c.nextTick(c.now()))
 	}
 	return true
 }
@@ -147,6 +147,7 @@ func (c *Conn) abort(err error) {
 		return
 	}
 	c.aborted = true
+	c.deaf.Store(true)
 	if c.cause == nil {
 		c.cause = err
 	}
@@ -155,11 +156,14 @@ func (c *Conn) abort(err error) {
 		// No reader will do it; Start finds the connection dead.
 		c.started = true
 		c.dead.Store(true)
+		if c.sock != nil {
+			c.wg.Go(c.finish) // it waits for the poller, which may be our caller
+		}
 	}
 	c.mu.Unlock()
 	c.markFlushed()
 	c.nc.Close()
-	if !started {
+	if !started && c.sock == nil {
 		c.finish()
 	}
 }

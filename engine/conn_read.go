@@ -11,21 +11,32 @@ import (
 // readLoop is the reader of the std driver.
 func (c *Conn) readLoop() {
 	defer c.finish()
-	defer func() {
-		if v := recover(); v != nil {
-			c.logPanic(v)
-			c.abort(fmt.Errorf("%w: %v", ErrPanic, v))
-		}
-	}()
-	if early := c.early; len(early) > 0 {
-		c.early = nil
-		for len(early) > 0 {
-			n := copy(c.inBuf.space(), early)
-			early = early[n:]
-			c.arrived(n)
-		}
+	defer c.recoverRead()
+	c.readEarly()
+	c.readFrom(newSource(c.nc))
+}
+
+// recoverRead keeps a panic of our own to this connection.
+func (c *Conn) recoverRead() {
+	if v := recover(); v != nil {
+		c.logPanic(v)
+		c.abort(fmt.Errorf("%w: %v", ErrPanic, v))
 	}
-	src := newSource(c.nc)
+}
+
+// readEarly handles what came with the handshake.
+func (c *Conn) readEarly() {
+	early := c.early
+	c.early = nil
+	for len(early) > 0 {
+		n := copy(c.inBuf.space(), early)
+		early = early[n:]
+		c.arrived(n)
+	}
+}
+
+// readFrom reads to the end.
+func (c *Conn) readFrom(src source) {
 	for {
 		n, err := src.read(&c.inBuf)
 		if n > 0 {

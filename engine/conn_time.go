@@ -3,7 +3,7 @@ package engine
 import "time"
 
 // tick looks after everything that depends on time: the limit of the closing,
-// half a message, silence, and pings. One timer runs it, armed for the earliest
+// a write that waits for the poller, half a message, silence, and pings. One timer runs it, armed for the earliest
 // moment at which something could be due; reading only stores the time.
 func (c *Conn) tick() {
 	now := c.now()
@@ -12,7 +12,11 @@ func (c *Conn) tick() {
 	c.mu.Unlock()
 
 	silence := now - time.Duration(c.lastRead.Load())
+	waiting := time.Duration(c.waiting.Load())
 	switch {
+	case waiting > 0 && due(c.lim.writeTimeout, now-waiting):
+		c.abort(ErrWriteStall)
+		return
 	case closing:
 		if closeAt > 0 && now >= closeAt {
 			c.abort(ErrLost) // the reason of the closing stays
@@ -40,19 +44,22 @@ func due(limit, elapsed time.Duration) bool { return limit > 0 && elapsed >= lim
 // nextTick returns how long the timer may sleep from now on; 0 if nothing
 // depends on time. It is called with mu held.
 func (c *Conn) nextTick(now time.Duration) time.Duration {
-	if c.closing {
-		if c.closeAt == 0 {
-			return 0
-		}
-		return max(c.closeAt-now, 1)
-	}
-	read := time.Duration(c.lastRead.Load())
 	next := time.Duration(0)
 	at := func(t time.Duration) {
 		if d := max(t-now, 1); next == 0 || d < next {
 			next = d
 		}
 	}
+	if w := time.Duration(c.waiting.Load()); w > 0 && c.lim.writeTimeout > 0 {
+		at(w + c.lim.writeTimeout)
+	}
+	if c.closing {
+		if c.closeAt > 0 {
+			at(c.closeAt)
+		}
+		return next
+	}
+	read := time.Duration(c.lastRead.Load())
 	if d := c.lim.pingInterval; d > 0 {
 		at(max(read, time.Duration(c.lastPing.Load())) + d)
 	}

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"time"
@@ -18,8 +19,9 @@ import (
 // swap fails and the holder looks again: so what was queued before a Kick is
 // always seen either by the caller or by a look that begins after the Kick.
 //
-// The holder passes the role to a goroutine of the connection when the socket
-// would block. At the end of the connection finish takes the role for good.
+// When the socket would block, the holder passes the role to a goroutine of the
+// connection, or parks it: on the epoll driver the poller takes it up again. At
+// the end of the connection finish takes the role for good.
 
 const (
 	// pieceBytes is the size of one write. Much bigger ones are slower on
@@ -36,6 +38,9 @@ const (
 	// maxPongs is how many bytes of pongs wait at most; past it only the answer
 	// to the latest ping is kept (RFC 6455 section 5.5.3).
 	maxPongs = 4 << 10
+	// turnBytes is what a flush writes on the epoll driver before it lets the other
+	// connections of the poller have a turn.
+	turnBytes = 1 << 20
 )
 
 // drained is the result of a look for something to write.
@@ -43,15 +48,15 @@ type drained uint8
 
 const (
 	allWritten  drained = iota
-	wouldBlock          // bytes are left in out, or rounds are used up
+	wouldBlock          // bytes are left in out, or the turn is over
 	writeFailed         // the connection has been aborted
 )
 
 // Kick says that there is something to send. It takes the write role if that is
 // free and writes what Collect offers, or makes the holder of the role look
 // again. It never blocks: what the socket does not take at once is written by a
-// goroutine of the connection, which drops the connection when the peer takes
-// nothing for Config.WriteTimeout.
+// goroutine of the connection or by its poller. The connection is dropped when
+// the peer takes nothing for Config.WriteTimeout.
 func (c *Conn) Kick() {
 	if c.kicks.Add(1) == 1 {
 		c.flush()
@@ -63,13 +68,25 @@ func (c *Conn) flush() {
 	defer c.recoverRole()
 	for {
 		seen := c.kicks.Load()
-		if c.drain(false) == wouldBlock && c.spawn(c.flushBlocking) {
-			return // the role is the goroutine's now
+		if c.drain(false) == wouldBlock && c.passRole() {
+			return
+		}
+		if c.sock != nil {
+			c.unparkWrite()
 		}
 		if c.releaseRole(seen) {
 			return
 		}
 	}
+}
+
+// passRole leaves the write role to somebody who waits for the socket. It
+// returns false if the connection is dead.
+func (c *Conn) passRole() bool {
+	if c.sock != nil {
+		return c.parkWrite()
+	}
+	return c.spawn(c.flushBlocking)
 }
 
 // flushBlocking is flush on a goroutine of its own, where writes may block.
@@ -89,11 +106,22 @@ func (c *Conn) releaseRole(seen int64) bool {
 	if c.dead.Load() {
 		// finish has set dead before it asked for the role, or is about to ask:
 		// then it must not find the count at 0 twice. Handing over through
-		// roleDone keeps the count above 0, so nobody else gets the role.
-		close(c.roleDone)
+		// roleEnd keeps the count above 0, so nobody else gets the role.
+		close(c.roleEnd())
 		return true
 	}
 	return c.kicks.CompareAndSwap(seen, 0)
+}
+
+// roleEnd returns the channel that the last holder of the write role closes if
+// the connection is dead by then. Few connections need it, so it is made late.
+func (c *Conn) roleEnd() chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.roleDone == nil {
+		c.roleDone = make(chan struct{})
+	}
+	return c.roleDone
 }
 
 // recoverRole keeps a panic of our own from stopping the process or the end of
@@ -102,12 +130,16 @@ func (c *Conn) recoverRole() {
 	if v := recover(); v != nil {
 		c.logPanic(v)
 		c.abort(fmt.Errorf("%w: %v", ErrPanic, v))
-		close(c.roleDone) // the role is never free again
+		close(c.roleEnd()) // the role is never free again
 	}
 }
 
 // drain writes until there is nothing more.
 func (c *Conn) drain(mayBlock bool) drained {
+	limit := math.MaxInt
+	if c.sock != nil && !mayBlock {
+		limit = turnBytes
+	}
 	for round := 0; ; round++ {
 		if len(c.out) == 0 && !c.fill() {
 			return allWritten
@@ -122,13 +154,14 @@ func (c *Conn) drain(mayBlock bool) drained {
 			}
 			n, again, err := c.write(mayBlock)
 			c.stats.bytesOut.Add(int64(n))
+			limit -= n
 			c.consume(n)
 			if err != nil {
 				c.out = nil
 				c.writeFailed(err)
 				return writeFailed
 			}
-			if again && !mayBlock {
+			if !mayBlock && (again || limit <= 0) {
 				return wouldBlock
 			}
 		}

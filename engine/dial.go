@@ -127,6 +127,9 @@ func (cfg *DialConfig) handshake(ctx context.Context, nc net.Conn, u *url.URL) (
 	case err != nil:
 		return nil, err
 	}
+	if u.Scheme == "ws" {
+		sock = cfg.pollSocket(sock)
+	}
 	return newConn(sock, true, cfg.limits(), nil, early), nil
 }
 

@@ -79,12 +79,14 @@ func (s *headScanner) readHead(nc io.Reader) (head, rest []byte, err error) {
 		case size > 0:
 			return bytes.Clone(b.B[:size]), bytes.Clone(b.B[size:]), nil
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			return nil, nil, refuse(http.StatusRequestTimeout, "handshake timed out")
+			return nil, nil, refuseLate()
 		case err != nil:
 			return nil, nil, err
 		}
 	}
 }
+
+func refuseLate() *refusal { return refuse(http.StatusRequestTimeout, "handshake timed out") }
 
 // upgrade performs the server's side of the handshake on a fresh socket, which
 // has its deadline set. full refuses with status 503. On an error nothing more
@@ -93,23 +95,14 @@ func (s *Server) upgrade(nc net.Conn, full bool) (*Request, []byte, error) {
 	scan := headScanner{maxHead: s.cfg.maxHeaderBytes(), maxLine: s.cfg.maxRequestLine()}
 	head, early, err := scan.readHead(nc)
 	var req *Request
+	var answer []byte
 	var r *refusal
 	switch {
 	case errors.As(err, &r):
 	case err != nil:
 		return nil, nil, err
 	default:
-		req, r = parseRequest(head)
-	}
-	if r == nil {
-		r = s.cfg.checkAccess(req)
-	}
-	if r == nil && full {
-		r = refuse(http.StatusServiceUnavailable, "too many connections")
-	}
-	var answer []byte
-	if r == nil {
-		answer, r = upgradeAnswer(req.Header.Get("Sec-Websocket-Key"))
+		req, answer, r = s.decide(head, full)
 	}
 	if r != nil {
 		s.refuse(nc, r)
@@ -119,6 +112,22 @@ func (s *Server) upgrade(nc net.Conn, full bool) (*Request, []byte, error) {
 		return nil, nil, err
 	}
 	return req, early, nil
+}
+
+// decide reads the head of a request, which the request keeps, and returns the
+// answer to send, or the refusal.
+func (s *Server) decide(head []byte, full bool) (req *Request, answer []byte, r *refusal) {
+	req, r = parseRequest(head)
+	if r == nil {
+		r = s.cfg.checkAccess(req)
+	}
+	if r == nil && full {
+		r = refuse(http.StatusServiceUnavailable, "too many connections")
+	}
+	if r == nil {
+		answer, r = upgradeAnswer(req.Header.Get("Sec-Websocket-Key"))
+	}
+	return req, answer, r
 }
 
 // refuse sends an HTTP answer and ends the socket in order: half-close, then

@@ -44,17 +44,19 @@ type driver struct {
 
 // place is a listener and the way to it.
 type place struct {
-	ln    net.Listener
-	url   string
-	cfg   DialConfig
-	dial  func() (net.Conn, error)
-	tls   *tls.Config // for Config.TLS
-	serve func(s *Server, ln net.Listener) (stop func())
+	ln     net.Listener
+	driver Driver // for Config.Driver
+	url    string
+	cfg    DialConfig
+	dial   func() (net.Conn, error)
+	tls    *tls.Config // for Config.TLS
+	serve  func(s *Server, ln net.Listener) (stop func())
 }
 
 func drivers() []driver {
 	return []driver{
 		{name: "tcp", listen: listenTCP},
+		{name: "epoll", listen: listenEpoll},
 		{name: "tls", listen: listenTLS},
 		{name: "memory", listen: listenMemory, virtual: true},
 		{name: "http", listen: listenHTTP, noDial: true},
@@ -74,9 +76,16 @@ func listenTCP(t testing.TB) *place {
 		t.Fatal(err)
 	}
 	return &place{
-		ln: ln, url: "ws://" + ln.Addr().String(), serve: serveEngine,
+		ln: ln, driver: DriverStd, url: "ws://" + ln.Addr().String(), serve: serveEngine,
 		dial: func() (net.Conn, error) { return net.Dial("tcp", ln.Addr().String()) },
 	}
+}
+
+func listenEpoll(t testing.TB) *place {
+	t.Helper()
+	p := listenTCP(t)
+	p.driver = DriverEpoll
+	return p
 }
 
 func listenTLS(t testing.TB) *place {
@@ -191,7 +200,7 @@ func (r role) openUnstarted(t testing.TB, cfg Config, early []byte) (*conversati
 	if r.dials {
 		return r.openClient(t, p, cfg, early)
 	}
-	cfg.TLS = p.tls
+	cfg.TLS, cfg.Driver = p.tls, p.driver
 	conns := make(chan *Conn, 1)
 	s := NewServer(cfg, func(c *Conn) { conns <- c })
 	stop := p.serve(s, p.ln)
@@ -227,7 +236,7 @@ func (r role) openClient(t testing.TB, p *place, cfg Config, early []byte) (*con
 	dc := p.cfg
 	tlsCfg := dc.TLS
 	dc.Config = cfg
-	dc.TLS = tlsCfg
+	dc.TLS, dc.Driver = tlsCfg, p.driver
 	c, err := Dial(t.Context(), p.url, &dc)
 	if err != nil {
 		t.Fatal(err)

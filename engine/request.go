@@ -23,6 +23,8 @@ type Request struct {
 	Host string
 	// TLS describes the TLS connection; nil without TLS.
 	TLS *tls.ConnectionState
+
+	head []byte // as it came; nil if net/http has read it
 }
 
 // refusal is an HTTP answer that is not an upgrade.
@@ -72,7 +74,7 @@ func appendInt(dst []byte, n int) []byte {
 }
 
 // parseRequest reads the head of an upgrade request: the lines up to and
-// including the empty one. It is stricter than HTTP allows where leniency lets
+// including the empty one; the request keeps head. It is stricter than HTTP allows where leniency lets
 // two parsers disagree about a request (RFC 9112 section 11.2).
 func parseRequest(head []byte) (*Request, *refusal) {
 	line, rest, _ := bytes.Cut(head, crlf)
@@ -83,7 +85,7 @@ func parseRequest(head []byte) (*Request, *refusal) {
 	if version != "HTTP/1.1" {
 		return nil, refuse(http.StatusHTTPVersionNotSupported, "HTTP/1.1 is required")
 	}
-	req := &Request{Header: make(http.Header)}
+	req := &Request{Header: make(http.Header), head: head}
 	for {
 		line, rest, ok = bytes.Cut(rest, crlf)
 		if !ok || len(line) == 0 {

@@ -51,7 +51,8 @@ type ServerStats struct {
 
 // NewServer returns a server that calls accept for each connection after its
 // upgrade. accept must not block, and must call [Conn.Start], [Conn.CloseWith]
-// or, on another goroutine, [Conn.Close]. It may run on many goroutines at once.
+// or, on another goroutine, [Conn.Close]. It may run on many goroutines at once; on
+// the epoll driver they are the pollers.
 func NewServer(cfg Config, accept func(*Conn)) *Server {
 	return &Server{
 		cfg:       cfg,
@@ -84,6 +85,7 @@ func (s *Server) Serve(ln net.Listener) error {
 		delete(s.listeners, ln)
 		s.mu.Unlock()
 	}()
+	polled := s.cfg.TLS == nil && s.cfg.Driver == DriverEpoll
 	delay := time.Duration(0)
 	for {
 		nc, err := ln.Accept()
@@ -102,7 +104,9 @@ func (s *Server) Serve(ln net.Listener) error {
 			continue
 		}
 		delay = 0
-		s.handle(nc)
+		if !polled || !s.handlePolled(nc) {
+			s.handle(nc)
+		}
 	}
 }
 
@@ -181,13 +185,12 @@ func (s *Server) handshake(nc net.Conn, full bool) error {
 		return err
 	}
 	req.TLS = state
-	return s.adopt(nc, sock, req, early)
+	return s.adopt(nc, newConn(sock, false, s.limits, req, early))
 }
 
-// adopt makes a Conn of an upgraded socket and hands it to accept. nc is what
-// was admitted, sock what to talk over.
-func (s *Server) adopt(nc, sock net.Conn, req *Request, early []byte) error {
-	c := newConn(sock, false, s.limits, req, early)
+// adopt hands the connection of an upgraded socket to accept. nc is what was
+// admitted.
+func (s *Server) adopt(nc net.Conn, c *Conn) error {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
@@ -199,6 +202,7 @@ func (s *Server) adopt(nc, sock net.Conn, req *Request, early []byte) error {
 	c.onEnd = func() { s.ended(c, nc) }
 	s.mu.Unlock()
 	s.accepted.Add(1)
+	defer c.dropRequest()
 	defer func() {
 		if v := recover(); v != nil {
 			c.logPanic(v)
@@ -220,9 +224,8 @@ func (s *Server) admit(nc net.Conn) (full, ok bool) {
 	}
 	s.wg.Add(1)
 	full = s.total >= s.cfg.maxConns()
-	addr := remoteIP(nc)
 	if s.cfg.MaxConnsPerAddr > 0 {
-		full = full || s.perAddr[addr] >= s.cfg.maxPerAddr()
+		full = full || s.perAddr[remoteIP(nc)] >= s.cfg.maxPerAddr()
 	}
 	s.sockets[nc] = !full
 	if full {
@@ -230,7 +233,7 @@ func (s *Server) admit(nc net.Conn) (full, ok bool) {
 	}
 	s.total++
 	if s.cfg.MaxConnsPerAddr > 0 {
-		s.perAddr[addr]++
+		s.perAddr[remoteIP(nc)]++
 	}
 	return false, true
 }

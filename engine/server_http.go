@@ -83,7 +83,7 @@ func (s *Server) answerHijacked(nc net.Conn, req *Request, answer, early []byte)
 	if err := nc.SetDeadline(time.Time{}); err != nil {
 		return err
 	}
-	return s.adopt(nc, nc, req, early)
+	return s.adopt(nc, newConn(nc, false, s.limits, req, early))
 }
 
 func (s *Server) refuseHTTP(w http.ResponseWriter, r *refusal) {

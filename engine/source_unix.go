@@ -15,6 +15,10 @@ func newSource(nc net.Conn) source {
 	if raw == nil {
 		return plainSource{nc}
 	}
+	return newRawSource(raw)
+}
+
+func newRawSource(raw syscall.RawConn) *rawSource {
 	s := &rawSource{raw: raw}
 	s.fn = s.attempt
 	return s

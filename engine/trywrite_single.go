@@ -4,11 +4,9 @@ package engine
 
 import "syscall"
 
-// vector writes the first slice: there is no writev in package syscall here.
-type vector struct{}
-
-// write writes at most one piece from the front of bufs.
-func (*vector) write(fd int, bufs [][]byte) (int, error) {
+// writePiece writes at most one piece from the front of bufs, of one slice: there
+// is no writev in package syscall here.
+func writePiece(fd int, bufs [][]byte) (int, error) {
 	for len(bufs) > 1 && len(bufs[0]) == 0 {
 		bufs = bufs[1:]
 	}

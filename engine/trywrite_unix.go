@@ -28,8 +28,6 @@ type rawWriter struct {
 	wait  bool
 	n     int
 	errno error
-
-	vec vector
 }
 
 // newTryWriter returns nil where nc is not a plain socket.
@@ -89,7 +87,7 @@ func (w *rawWriter) run(bufs [][]byte, wait bool) (int, error) {
 // it is writable.
 func (w *rawWriter) attempt(fd uintptr) bool {
 	for {
-		n, err := w.vec.write(int(fd), w.bufs)
+		n, err := writePiece(int(fd), w.bufs)
 		switch err {
 		case nil:
 			w.n, w.errno = n, nil
