@@ -77,7 +77,7 @@ func (d *Decoder) decodeByteArray(rv reflect.Value) error {
 	if len(b) != rv.Len() {
 		return d.failAt(start, ErrType, fmt.Sprintf("%d bytes do not fit %s", len(b), rv.Type()))
 	}
-	reflect.Copy(rv, reflect.ValueOf(b))
+	copy(rv.Bytes(), b)
 	return nil
 }
 
