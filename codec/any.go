@@ -187,6 +187,13 @@ func (d *Decoder) key() (string, error) {
 
 // keyBytes is key, but lends the bytes of a string.
 func (d *Decoder) keyBytes() ([]byte, error) {
+	// The form of short strings, without a detour.
+	if b := d.src[d.pos:]; len(b) > 0 && b[0]&0xe0 == codeFixStr {
+		if n := int(b[0]&0x1f) + 1; n <= len(b) {
+			d.pos += n
+			return b[1:n:n], nil
+		}
+	}
 	h, err := d.head()
 	if err != nil {
 		return nil, err

@@ -72,12 +72,16 @@ func AppendUint(dst []byte, v uint64) []byte {
 // AppendFloat appends a number. Like JavaScript it writes a whole one from -2^31
 // to 2^32-1 as an integer, negative zero as 0, and every NaN as the same one.
 func AppendFloat(dst []byte, v float64) []byte {
-	if v >= math.MinInt32 && v <= math.MaxUint32 {
-		if i := int64(v); float64(i) == v {
-			return AppendInt(dst, i)
-		}
+	// What int64 makes of a number beyond it differs between machines, but is no
+	// integer of this range that equals it.
+	i := int64(v)
+	if float64(i) != v || i < math.MinInt32 || i > math.MaxUint32 {
+		return appendFloat64(dst, v)
 	}
-	return appendFloat64(dst, v)
+	if uint64(i) <= math.MaxInt8 {
+		return append(dst, byte(i))
+	}
+	return AppendInt(dst, i)
 }
 
 // jsNaN is the NaN that JavaScript writes; that of package math differs.
@@ -93,7 +97,7 @@ func appendFloat64(dst []byte, v float64) []byte {
 
 // AppendString appends a string. Bytes that are not UTF-8 go out as U+FFFD each.
 func AppendString(dst []byte, s string) []byte {
-	if !utf8.ValidString(s) {
+	if !isValid(s) {
 		return appendRunes(dst, s)
 	}
 	return append(appendStringHeader(dst, len(s)), s...)

@@ -87,12 +87,7 @@ func (d *Decoder) decodeOwn(v any) (known bool, err error) {
 	case *BigInt:
 		err = d.intoBigInt((*big.Int)(v))
 	case *Raw:
-		var r Raw
-		if r, err = d.Raw(); err == nil {
-			if err = d.spend(len(r)); err == nil {
-				*v = append(Raw(nil), r...)
-			}
-		}
+		err = d.intoRaw(v)
 	case *Undefined:
 		if !d.TryNil() {
 			var h head
@@ -172,6 +167,18 @@ func (d *Decoder) unmarshaler(v Unmarshaler) error {
 		return d.failAt(start, ErrMalformed, "an Unmarshaler did not read exactly one value")
 	}
 	d.budget = c.budget
+	return nil
+}
+
+func (d *Decoder) intoRaw(v *Raw) error {
+	r, err := d.Raw()
+	if err != nil {
+		return err
+	}
+	if err := d.spend(len(r)); err != nil {
+		return err
+	}
+	*v = append(Raw(nil), r...)
 	return nil
 }
 

@@ -77,7 +77,7 @@ func (d *Decoder) decodeByteArray(rv reflect.Value) error {
 	if len(b) != rv.Len() {
 		return d.failAt(start, ErrType, fmt.Sprintf("%d bytes do not fit %s", len(b), rv.Type()))
 	}
-	reflect.Copy(rv, reflect.ValueOf(b))
+	copy(rv.Bytes(), b)
 	return nil
 }
 
@@ -133,20 +133,29 @@ func (d *Decoder) decodeSlice(p *plan, rv reflect.Value) error {
 
 // decodeElements decodes n values into the slice rv.
 func (d *Decoder) decodeElements(elem *plan, rv reflect.Value, n int) error {
-	if err := d.spendEach(n, elem.size); err != nil {
+	if err := d.resize(rv, n, elem.size); err != nil {
 		return err
-	}
-	if rv.IsNil() || rv.Cap() < n {
-		rv.Set(reflect.MakeSlice(rv.Type(), n, n))
-	} else {
-		rv.SetLen(n)
-		rv.Clear()
 	}
 	for i := range n {
 		if err := d.decodePlan(elem, rv.Index(i)); err != nil {
 			return atIndex(err, i)
 		}
 	}
+	return nil
+}
+
+// resize makes rv a slice of n zero elements of that size, within its capacity
+// if it can.
+func (d *Decoder) resize(rv reflect.Value, n, size int) error {
+	if err := d.spendEach(n, size); err != nil {
+		return err
+	}
+	if rv.IsNil() || rv.Cap() < n {
+		rv.Set(reflect.MakeSlice(rv.Type(), n, n))
+		return nil
+	}
+	rv.SetLen(n)
+	rv.Clear()
 	return nil
 }
 

@@ -3,8 +3,9 @@
 //
 // [Append] and its relatives add values to a slice of bytes; a [Decoder] is a
 // cursor that reads values from one. [AppendTuple] and [Decoder.DecodeTuple] do
-// the same for the arguments of a call. None of them does I/O, and all may be used
-// by many goroutines at a time, though one Decoder only by one.
+// the same for the arguments of a call. [Typed] does all that for values of one
+// type with less work for each. None of them does I/O, and all may be used by many
+// goroutines at a time, though one Decoder only by one.
 //
 // # Numbers
 //
@@ -30,8 +31,8 @@
 // integers, and others only by way of [Float], [Int], [Uint] and [Time]. It is
 // never an error if they do not: the compiled plan serves instead, and also
 // whenever a generated method fails. Text in generated code should be UTF-8, which
-// only the plan repairs. A type with a form of its own implements [Marshaler] and
-// [Unmarshaler].
+// only the plan repairs; [Typed] never calls it. A type with a form of its own
+// implements [Marshaler] and [Unmarshaler].
 //
 // # Nil
 //

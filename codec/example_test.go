@@ -69,6 +69,26 @@ func ExampleDecoder_DecodeTuple() {
 	// codec: missing argument 2 (b)
 }
 
+func ExampleTyped() {
+	type addArgs struct{ A, B float64 }
+	args, result := codec.TypedOf[addArgs](), codec.TypedOf[float64]()
+
+	// The caller knows the number of arguments, and writes it before them.
+	n, _ := args.TupleLen()
+	call, _, _ := args.AppendTuple(codec.AppendArrayHeader(nil, n), &addArgs{A: 1, B: 2.5})
+
+	var got addArgs
+	var d codec.Decoder
+	d.Reset(call, codec.Limits{})
+	n, _ = d.ArrayHeader()
+	err := args.DecodeTuple(&d, &got, n)
+
+	sum := got.A + got.B
+	reply, _ := result.Append(nil, &sum)
+	fmt.Printf("%x %x %v\n", call, reply, err)
+	// Output: 9201cb4004000000000000 cb400c000000000000 <nil>
+}
+
 func ExampleError() {
 	b, _ := codec.Append(nil, &codec.Error{
 		Kind:    codec.KindOfTypeError,

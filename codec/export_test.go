@@ -28,3 +28,9 @@ func DecodePlain(src []byte, v any) error {
 
 // JSNumber is jsNumber.
 func JSNumber(f float64) string { return jsNumber(f) }
+
+// State returns where d is, how deep, and what is left of its budget.
+func (d *Decoder) State() (pos, depth, budget int) { return d.pos, d.depth, d.budget }
+
+// IsDirect says whether values of type t are read and written in place.
+func IsDirect(t reflect.Type) bool { return planOf(t).shape != shapeOpaque }

@@ -30,6 +30,14 @@ type Limits struct {
 	BigIntDigits int
 }
 
+// resolve returns what l means for a message.
+func (l Limits) resolve(src []byte) (decodedBytes, depth, bigIntDigits int) {
+	if l == (Limits{}) {
+		return defaultBudget(len(src)), defaultDepth, defaultBigIntDigits
+	}
+	return l.decodedBytes(len(src)), l.depth(), l.bigIntDigits()
+}
+
 func (l Limits) depth() int {
 	switch {
 	case l.Depth == 0:
@@ -46,10 +54,13 @@ func (l Limits) decodedBytes(wire int) int {
 		return l.DecodedBytes
 	case l.DecodedBytes < 0:
 		return math.MaxInt
-	case wire > maxDecodedBytes/decodedBytesFactor:
-		return maxDecodedBytes
 	}
-	return max(minDecodedBytes, decodedBytesFactor*wire)
+	return defaultBudget(wire)
+}
+
+// defaultBudget returns the limit of decoded bytes for a message of that many.
+func defaultBudget(wire int) int {
+	return decodedBytesFactor * min(max(wire, minDecodedBytes/decodedBytesFactor), maxDecodedBytes/decodedBytesFactor)
 }
 
 func (l Limits) bigIntDigits() int {

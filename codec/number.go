@@ -121,6 +121,44 @@ func (d *Decoder) readNumber() (number, error) {
 	return number{kind: numFloat, f: math.Float64frombits(binary.BigEndian.Uint64(b))}, nil
 }
 
+// smallInt reads an integer of at most 32 bits, which any numeric type may be
+// asked for without a loss to fear but of range. It reports false for other forms,
+// and then has not moved.
+func (d *Decoder) smallInt() (int64, bool) {
+	b := d.src[d.pos:]
+	if len(b) == 0 {
+		return 0, false
+	}
+	c := b[0]
+	switch {
+	case c <= 0x7f || c >= 0xe0:
+		d.pos++
+		return int64(int8(c)), true
+	case len(b) < 2:
+	case c == codeUint8:
+		d.pos += 2
+		return int64(b[1]), true
+	case c == codeInt8:
+		d.pos += 2
+		return int64(int8(b[1])), true
+	case len(b) < 3:
+	case c == codeUint16:
+		d.pos += 3
+		return int64(binary.BigEndian.Uint16(b[1:])), true
+	case c == codeInt16:
+		d.pos += 3
+		return int64(int16(binary.BigEndian.Uint16(b[1:]))), true
+	case len(b) < 5:
+	case c == codeUint32:
+		d.pos += 5
+		return int64(binary.BigEndian.Uint32(b[1:])), true
+	case c == codeInt32:
+		d.pos += 5
+		return int64(int32(binary.BigEndian.Uint32(b[1:]))), true
+	}
+	return 0, false
+}
+
 // readExtNumber reads a Long or a BigInt.
 func (d *Decoder) readExtNumber() (number, error) {
 	h, err := d.head()
@@ -151,24 +189,14 @@ func (d *Decoder) readExtNumber() (number, error) {
 // Long or a BigInt. A fraction or a value outside int64 is an error wrapping
 // [ErrRange].
 func (d *Decoder) Int64() (int64, error) {
-	// The forms of small numbers, without a detour.
-	if d.pos < len(d.src) {
-		if c := d.src[d.pos]; c <= 0x7f || c >= 0xe0 {
-			d.pos++
-			return int64(int8(c)), nil
-		}
+	if i, ok := d.smallInt(); ok {
+		return i, nil
 	}
-	return d.intOf(64)
+	return d.wideInt(64)
 }
 
 // Uint64 reads an unsigned integer like [Decoder.Int64].
 func (d *Decoder) Uint64() (uint64, error) {
-	if d.pos < len(d.src) {
-		if c := d.src[d.pos]; c <= 0x7f {
-			d.pos++
-			return uint64(c), nil
-		}
-	}
 	return d.uintOf(64)
 }
 
@@ -179,6 +207,14 @@ func (d *Decoder) Float64() (float64, error) {
 		d.pos += 9
 		return math.Float64frombits(binary.BigEndian.Uint64(b[1:])), nil
 	}
+	if i, ok := d.smallInt(); ok {
+		return float64(i), nil
+	}
+	return d.wideFloat()
+}
+
+// wideFloat is Float64 for the forms that may not be exact.
+func (d *Decoder) wideFloat() (float64, error) {
 	start := d.pos
 	n, err := d.readNumber()
 	if err != nil {
@@ -223,6 +259,16 @@ func (d *Decoder) readFloat32() (float32, error) {
 // intOf reads an integer that fits a signed type of that many bits.
 func (d *Decoder) intOf(bits int) (int64, error) {
 	start := d.pos
+	if i, ok := d.smallInt(); ok && i<<(64-bits)>>(64-bits) == i {
+		return i, nil
+	}
+	d.pos = start
+	return d.wideInt(bits)
+}
+
+// wideInt is intOf for all forms.
+func (d *Decoder) wideInt(bits int) (int64, error) {
+	start := d.pos
 	n, err := d.readNumber()
 	if err != nil {
 		return 0, err
@@ -239,6 +285,16 @@ func (d *Decoder) intOf(bits int) (int64, error) {
 
 // uintOf reads an integer that fits an unsigned type of that many bits.
 func (d *Decoder) uintOf(bits int) (uint64, error) {
+	start := d.pos
+	if i, ok := d.smallInt(); ok && i >= 0 && i>>bits == 0 {
+		return uint64(i), nil
+	}
+	d.pos = start
+	return d.wideUint(bits)
+}
+
+// wideUint is uintOf for all forms.
+func (d *Decoder) wideUint(bits int) (uint64, error) {
 	start := d.pos
 	n, err := d.readNumber()
 	if err != nil {

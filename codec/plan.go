@@ -44,6 +44,9 @@ type plan struct {
 	bits int // of a number
 	size int // of a value in memory
 
+	shape    shape     // of a value in memory
+	pointers []uintptr // where in a value pointers lie, unless it is opaque
+
 	wantsNil         bool // nil is not the same as absent
 	marshalByPointer bool // the methods are those of the pointer
 
@@ -65,7 +68,9 @@ type field struct {
 	key       []byte // name, encoded
 	index     []int  // path through embedded structs
 	omitEmpty bool
-	embedded  bool // some struct on the path is a pointer, which may be nil
+	embedded  bool    // some struct on the path is a pointer, which may be nil
+	shape     shape   // of the plan
+	offset    uintptr // in the struct, if that is not opaque
 	plan      *plan
 }
 
@@ -99,12 +104,15 @@ func planOf(t reflect.Type) *plan {
 	if p, ok := plans.Load(t); ok {
 		return p.(*plan)
 	}
-	c := compiler{made: map[reflect.Type]*plan{}}
+	c := compiler{made: map[reflect.Type]*plan{}, laidOut: map[*plan]bool{}}
 	p := c.compile(t)
 	for _, p := range c.made {
 		if p.isEndless() {
 			p.op = opUnsupported
 		}
+	}
+	for _, p := range c.made {
+		c.layOut(p)
 	}
 	for _, p := range c.made {
 		p.inspect()
@@ -160,9 +168,28 @@ func check(p *plan, seen map[*plan]bool) error {
 	return nil
 }
 
+// hasMethods says whether encoding or decoding may call a method of the type or
+// of a type inside it, with a pointer to the value.
+func (p *plan) hasMethods(seen map[*plan]bool) bool {
+	if p == nil || seen[p] {
+		return false
+	}
+	seen[p] = true
+	if p.op == opMarshaler || p.op == opError || p.generated != nil {
+		return true
+	}
+	for i := range p.fields {
+		if p.fields[i].plan.hasMethods(seen) {
+			return true
+		}
+	}
+	return p.key.hasMethods(seen) || p.elem.hasMethods(seen)
+}
+
 // compiler compiles the plans of a type and of all types in it.
 type compiler struct {
-	made map[reflect.Type]*plan
+	made    map[reflect.Type]*plan
+	laidOut map[*plan]bool
 }
 
 func (c *compiler) compile(t reflect.Type) *plan {

@@ -458,3 +458,13 @@ func TestPlansAreSharedSafely(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+func TestArrayOfNamedBytes(t *testing.T) {
+	type digit byte
+	var got [3]digit
+	want := [3]digit{1, 2, 3}
+	src := mustAppend(t, want)
+	if err := codec.Unmarshal(src, &got); err != nil || got != want {
+		t.Errorf("Unmarshal(%x) = %v, %v, want %v", src, got, err, want)
+	}
+}

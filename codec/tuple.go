@@ -106,13 +106,22 @@ func (d *Decoder) DecodeTuple(v any, n int) error {
 			continue
 		}
 		if !f.isOptional() {
-			return d.fail(ErrMissing, fmt.Sprintf("missing argument %d (%s)", i+1, f.name))
+			return d.missing(i, f)
 		}
 		if fv, ok := f.get(rv); ok {
 			fv.SetZero()
 		}
 	}
-	for range n - len(p.fields) {
+	return d.skip(n - len(p.fields))
+}
+
+func (d *Decoder) missing(i int, f *field) error {
+	return d.fail(ErrMissing, fmt.Sprintf("missing argument %d (%s)", i+1, f.name))
+}
+
+// skip moves over n values, none if n is negative.
+func (d *Decoder) skip(n int) error {
+	for range n {
 		if err := d.Skip(); err != nil {
 			return err
 		}
