@@ -3,6 +3,7 @@ package netron
 import (
 	"context"
 
+	"github.com/d-e-v-grid/netron/engine"
 	"github.com/d-e-v-grid/netron/rpc"
 )
 
@@ -46,6 +47,19 @@ const (
 	Unauthenticated    = rpc.Unauthenticated
 )
 
+// Driver is a way to drive connections.
+type Driver = engine.Driver
+
+// The drivers. See [engine.Driver].
+const (
+	DriverAuto  = engine.DriverAuto
+	DriverStd   = engine.DriverStd
+	DriverEpoll = engine.DriverEpoll
+)
+
+// ParseDriver returns the driver with a name: auto, std or epoll.
+func ParseDriver(name string) (Driver, error) { return engine.ParseDriver(name) }
+
 // NewService returns a service without methods; add them with [rpc.Handle].
 func NewService(name, version string) *Service { return rpc.NewService(name, version) }
 
@@ -54,6 +68,14 @@ func Name(goMethod, wireName string) ExposeOption { return rpc.Name(goMethod, wi
 
 // Optional declares the last n parameters of a Go method optional.
 func Optional(goMethod string, n int) ExposeOption { return rpc.Optional(goMethod, n) }
+
+// Inline declares that Go methods run on the goroutine that reads the connection,
+// without a hand-over to a worker. They must never block. See [rpc.Service.Inline].
+func Inline(goMethods ...string) ExposeOption { return rpc.Inline(goMethods...) }
+
+// ErrWouldBlock is wrapped by the error of a call that was asked to wait by code
+// which must not: an inline method, or the callback of [Stub.CallFunc].
+var ErrWouldBlock = rpc.ErrWouldBlock
 
 // Query asks a peer for a service and returns it as a struct of funcs. See
 // [rpc.Query].

@@ -34,6 +34,14 @@ type Config struct {
 	// served from the same host, as "https://example.com"; "*" allows all.
 	AllowedOrigins []string
 
+	// Driver says how incoming connections are driven. Default: [DriverEpoll] for
+	// ws:// where it is available, else [DriverStd]. Dialled ones have a default of
+	// their own, see [DialDriver].
+	Driver Driver
+	// Pollers is how many pollers the epoll driver uses. They belong to the process
+	// and are shared by all its nodes. Default: one for every 20 processors.
+	Pollers int
+
 	// CallTimeout limits calls and tasks whose context has no deadline. Default 5 s.
 	CallTimeout time.Duration
 	// ConnectTimeout limits [Node.Dial] as a whole. Default 5 s.
@@ -136,6 +144,8 @@ func (c *Config) engine() engine.Config {
 		AllowedOrigins:   c.AllowedOrigins,
 		Path:             c.Path,
 		TLS:              c.TLS,
+		Driver:           c.Driver,
+		Pollers:          c.Pollers,
 		Logger:           c.logger(),
 	}
 }

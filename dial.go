@@ -31,6 +31,14 @@ func DialNet(dial func(ctx context.Context, network, addr string) (net.Conn, err
 	return func(c *engine.DialConfig) { c.NetDial = dial }
 }
 
+// DialDriver chooses what drives the connection. Default is [DriverStd], which has
+// the lower latency for calls that goroutines wait for; [DriverEpoll] pays with
+// callbacks and with very many connections. It is a wish: wss:// and connections of
+// a kind of their own have DriverStd.
+func DialDriver(d Driver) DialOption {
+	return func(c *engine.DialConfig) { c.Driver = d }
+}
+
 // Dial connects to a peer and returns when it is ready for calls. url is ws://,
 // wss://, or a bare host:port, which means ws://.
 //
@@ -87,6 +95,7 @@ func (n *Node) dialContext(ctx context.Context) (context.Context, context.Cancel
 
 func (n *Node) dialConfig(opts []DialOption) *engine.DialConfig {
 	cfg := &engine.DialConfig{Config: n.cfg.engine(), Header: make(http.Header), Query: url.Values{queryID: {n.cfg.ID}}}
+	cfg.Driver = DriverAuto // Config.Driver is that of incoming connections
 	cfg.Header.Set(headerID, n.cfg.ID)
 	cfg.Header.Set(headerVersion, protocolVersion)
 	for _, opt := range opts {

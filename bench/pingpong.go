@@ -8,8 +8,6 @@ import (
 	"net"
 	"sync"
 	"time"
-
-	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
 // pingPongBytes is the size of a ping: that of a small call on the wire.
@@ -51,7 +49,7 @@ func PingPong(ctx context.Context, addr string, d time.Duration) (*Result, error
 		return nil, fmt.Errorf("bench: ping-pong: %w", err)
 	}
 	defer c.Close()
-	h := hdrhistogram.New(100, maxTracked, 3)
+	h := newHistogram()
 	buf := make([]byte, pingPongBytes)
 	start := time.Now()
 	for begin := start; begin.Sub(start) < d && ctx.Err() == nil; {

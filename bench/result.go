@@ -17,10 +17,21 @@ type Result struct {
 	ServerCPU float64 `json:"server_cpu_s_per_mop"` // likewise, 0 if not measured
 	AllocsPer float64 `json:"allocs_per_op"`        // of the client
 	SrvRSSMB  float64 `json:"srv_rss_mb"`           // 0 if not measured
+
+	// Of the workload idle, whose operations are dials.
+	KiBPerConn   float64 `json:"srv_kib_per_conn,omitempty"`           // resident memory of the server, garbage given back
+	KiBUncleaned float64 `json:"srv_kib_per_conn_uncleaned,omitempty"` // likewise, as it was before that
+	IdleCPU      float64 `json:"srv_idle_cpu,omitempty"`               // cores that the idle server takes
+
+	Sleepers int64 `json:"sleepers,omitempty"` // sleeping calls that ended during the run
 }
 
 // String returns the result on one line.
 func (r *Result) String() string {
+	if r.Workload == "idle" {
+		return fmt.Sprintf("idle: %s conns, dialled at %s/s: server %.1f KiB each (%.1f before garbage was given back), %.3f cores while idle, RSS %.0f MB",
+			Count(float64(r.Conns)), Count(r.OpsPerS), r.KiBPerConn, r.KiBUncleaned, r.IdleCPU, r.SrvRSSMB)
+	}
 	s := fmt.Sprintf("%s: %d conns x %d in flight", r.Workload, r.Conns, r.Inflight)
 	if r.Payload > 0 {
 		s += fmt.Sprintf(", %d bytes", r.Payload)

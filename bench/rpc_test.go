@@ -44,7 +44,10 @@ func TestRPC(t *testing.T) {
 	url := serve(t)
 	for _, r := range []bench.RPC{
 		{Inflight: 4, Conns: 2},
-		{Payload: 100, Typed: true, Inflight: 4},
+		{Payload: 100, Mode: bench.Typed, Inflight: 4},
+		{Payload: 100, Mode: bench.Callback, Inflight: 4},
+		{Mode: bench.Callback, Inline: true, Inflight: 4, Conns: 2},
+		{Inline: true, Inflight: 4},
 		{Rate: 1000},
 	} {
 		r.URL, r.Duration = url, time.Second // long enough for a call on a busy machine

@@ -29,18 +29,29 @@ func Handle[A, R any](s *Service, name string, fn func(ctx context.Context, args
 			m.args = append(m.args, typeName(f.Type))
 		}
 	}
-	none := reflect.TypeFor[R]() == reflect.TypeFor[struct{}]()
-	if none {
+	m.invoke = newInvoke(name, fn, nil, nil)
+	if reflect.TypeFor[R]() == noResult {
 		m.result = typeName(nil)
 	}
+	s.add(m)
+}
+
+// noResult is the type of a result that is none.
+var noResult = reflect.TypeFor[struct{}]()
+
+// newInvoke returns the invoke of a method that takes its arguments in a struct.
+// If misfit is not nil, arguments that cannot be decoded, or that fits, which may be
+// nil, does not like, go there.
+func newInvoke[A, R any](name string, fn func(ctx context.Context, args *A) (R, error), fits func(args *A) bool, misfit invokeFunc) invokeFunc {
 	arguments, results := codec.TypedOf[A](), codec.TypedOf[R]()
+	none := reflect.TypeFor[R]() == noResult
 	type frame struct {
 		d      codec.Decoder
 		args   A
 		result R
 	}
 	frames := sync.Pool{New: func() any { return new(frame) }}
-	m.invoke = func(ctx context.Context, args []byte, n int, lim codec.Limits, dst []byte) ([]byte, error) {
+	return func(ctx context.Context, args []byte, n int, lim codec.Limits, dst []byte) ([]byte, error) {
 		f, _ := frames.Get().(*frame)
 		defer func() {
 			*f = frame{}
@@ -48,7 +59,13 @@ func Handle[A, R any](s *Service, name string, fn func(ctx context.Context, args
 		}()
 		f.d.Reset(args, lim)
 		if err := arguments.DecodeTuple(&f.d, &f.args, n); err != nil {
+			if misfit != nil {
+				return misfit(ctx, args, n, lim, dst)
+			}
 			return dst, &Error{Code: InvalidArgument, Message: fmt.Sprintf("arguments of %s: %v", name, err), cause: err}
+		}
+		if fits != nil && !fits(&f.args) {
+			return misfit(ctx, args, n, lim, dst)
 		}
 		if err := f.d.End(); err != nil {
 			return dst, argumentsError(err)
@@ -67,5 +84,4 @@ func Handle[A, R any](s *Service, name string, fn func(ctx context.Context, args
 		}
 		return out, nil
 	}
-	s.add(m)
 }

@@ -16,15 +16,17 @@ type method struct {
 	args   []string // their types as TypeScript calls them
 	result string   // likewise
 
-	// invoke decodes the n values of args and calls the method, then appends the
-	// encoded result to dst. An error of the decoder or of the method is returned
-	// with dst as it was.
-	invoke func(ctx context.Context, args []byte, n int, lim codec.Limits, dst []byte) ([]byte, error)
+	invoke invokeFunc
 
 	inline bool         // fixed once the service is exposed
 	mean   atomic.Int64 // of the time that a call takes, exponentially weighted, in nanoseconds
 	alone  atomic.Bool  // the mean says that a call is worth a worker of its own
 }
+
+// invokeFunc decodes the n values of args and calls a method, then appends the
+// encoded result to dst. An error of the decoder or of the method is returned with
+// dst as it was.
+type invokeFunc func(ctx context.Context, args []byte, n int, lim codec.Limits, dst []byte) ([]byte, error)
 
 const (
 	// sampleMask selects the calls whose time is taken, by their ids: one in 16.

@@ -78,6 +78,9 @@ func newClientFunc(stub *Stub, name string, t reflect.Type) (reflect.Value, erro
 	if !s.hasError {
 		return reflect.Value{}, fmt.Errorf("%s does not return an error", t)
 	}
+	if d := directs()[t]; d.client != nil {
+		return reflect.ValueOf(d.client(stub, name)), nil
+	}
 	return reflect.MakeFunc(t, func(in []reflect.Value) []reflect.Value {
 		ctx, _ := reflect.TypeAssert[context.Context](in[0])
 		args := in[1:]

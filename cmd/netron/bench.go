@@ -15,17 +15,33 @@ import (
 	"github.com/d-e-v-grid/netron/bench"
 )
 
+// benchFlags are the flags that the workloads share.
+type benchFlags struct {
+	addr               string
+	conns, inflight    int
+	payload            int
+	rate               float64
+	duration           time.Duration
+	typed, inline      bool
+	driver, dialDriver string
+	pollers            int
+	asJSON             bool
+}
+
 // runBench runs one workload, or all of them in a table.
 func runBench(ctx context.Context, e *env, args []string) error {
-	flags := newFlags(e, "bench", "[rpc] [flags]")
-	addr := flags.String("addr", "", "`URL` of a server started with netron serve --bench; default: a process of its own")
-	conns := flags.Int("conns", 1, "connections")
-	inflight := flags.Int("inflight", 64, "calls in flight on each connection")
-	payload := flags.Int("payload", 0, "bytes echoed by each call; 0 calls add(a, b)")
-	rate := flags.Float64("rate", 0, "calls per second in all, on schedule; 0: each call starts when the last one ends")
-	duration := flags.Duration("duration", 3*time.Second, "measured time, after a warm-up of a fifth of it")
-	typed := flags.Bool("typed", false, "use rpc.Method and rpc.Handle in place of a struct of funcs and Expose")
-	asJSON := flags.Bool("json", false, "print one JSON object for each run")
+	flags := newFlags(e, "bench", "[rpc | callback | idle | sleepers] [flags]")
+	var b benchFlags
+	flags.StringVar(&b.addr, "addr", "", "`URL` of a server started with netron serve --bench; default: a process of its own")
+	flags.IntVar(&b.conns, "conns", 0, "connections; default 1, of idle 10,000, of sleepers 10")
+	flags.IntVar(&b.inflight, "inflight", 0, "calls in flight on each connection; default 64, of sleepers 1,000")
+	flags.IntVar(&b.payload, "payload", 0, "bytes echoed by each call; 0 calls add(a, b)")
+	flags.Float64Var(&b.rate, "rate", 0, "calls per second in all, on schedule; 0: each call starts when the last one ends")
+	flags.DurationVar(&b.duration, "duration", 3*time.Second, "measured time, after a warm-up of a fifth of it")
+	flags.BoolVar(&b.typed, "typed", false, "use rpc.Method and rpc.Handle in place of a struct of funcs and Expose")
+	flags.BoolVar(&b.inline, "inline", false, "call methods that are declared inline")
+	flags.BoolVar(&b.asJSON, "json", false, "print one JSON object for each run")
+	b.addDrivers(flags)
 	profile := flags.String("cpuprofile", "", "write a CPU profile of this process, the client, to `FILE`")
 	pingPong := flags.Bool("serve-ping-pong", false, "run the raw TCP echo server of the comparison")
 	if err := parse(flags, args); err != nil {
@@ -39,18 +55,69 @@ func runBench(ctx context.Context, e *env, args []string) error {
 		return err
 	}
 	defer stopProfile()
-	run := bench.RPC{URL: *addr, Conns: *conns, Inflight: *inflight, Payload: *payload, Rate: *rate, Duration: *duration, Typed: *typed}
 	switch {
 	case flags.NArg() == 0:
-		return benchTable(ctx, e, *duration, *asJSON)
-	case flags.NArg() > 1 || flags.Arg(0) != "rpc":
-		return usagef("unknown workload %q, want rpc", strings.Join(flags.Args(), " "))
+		return benchTable(ctx, e, &b)
+	case flags.NArg() > 1:
+		return usagef("unexpected argument %q", flags.Arg(1))
 	}
-	result, err := benchRPC(ctx, run)
+	return b.run(ctx, e, flags.Arg(0))
+}
+
+// run runs one workload.
+func (b *benchFlags) run(ctx context.Context, e *env, workload string) error {
+	config, dial, err := b.client()
 	if err != nil {
 		return err
 	}
-	return printResult(e, result, *asJSON)
+	switch workload {
+	case "rpc", "callback":
+		run := b.rpc()
+		if workload == "callback" {
+			run.Mode = bench.Callback
+		}
+		result, err := b.benchRPC(ctx, run)
+		if err != nil {
+			return err
+		}
+		return printResult(e, result, b.asJSON)
+	case "idle":
+		return b.withServer(ctx, func(url string, pid int) error {
+			run := bench.Idle{URL: url, Pid: pid, Conns: b.conns, Duration: b.duration, Config: config, Dial: dial}
+			result, err := run.Run(ctx)
+			if err != nil {
+				return err
+			}
+			return printResult(e, result, b.asJSON)
+		})
+	case "sleepers":
+		return b.withServer(ctx, func(url string, _ int) error {
+			run := bench.Sleepers{URL: url, Conns: b.conns, Each: b.inflight, Rate: b.rate, Duration: b.duration, Config: config, Dial: dial}
+			result, err := run.Run(ctx)
+			if err != nil {
+				return err
+			}
+			for i, part := range []*bench.Result{result.Alone, result.Beside, result.Among} {
+				if !b.asJSON {
+					fmt.Fprintf(e.stdout, "%s (%s of them ended)\n    ", []string{"fast calls alone", "beside connections full of sleepers", "among sleepers on one connection"}[i], bench.Count(float64(part.Sleepers)))
+				}
+				if err := printResult(e, part, b.asJSON); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return usagef("unknown workload %q, want rpc, callback, idle or sleepers", workload)
+}
+
+// rpc returns the run of calls that the flags describe.
+func (b *benchFlags) rpc() bench.RPC {
+	run := bench.RPC{Conns: b.conns, Inflight: b.inflight, Payload: b.payload, Rate: b.rate, Duration: b.duration, Inline: b.inline}
+	if b.typed {
+		run.Mode = bench.Typed
+	}
+	return run
 }
 
 func printResult(e *env, r *bench.Result, asJSON bool) error {
@@ -61,19 +128,31 @@ func printResult(e *env, r *bench.Result, asJSON bool) error {
 	return err
 }
 
-// benchRPC runs calls against a server process of its own, unless the run names
-// a server.
-func benchRPC(ctx context.Context, run bench.RPC) (*bench.Result, error) {
-	if run.URL != "" {
-		return run.Run(ctx)
+// withServer calls f with the server to run against: the one that a flag names, or
+// a process of its own.
+func (b *benchFlags) withServer(ctx context.Context, f func(url string, pid int) error) error {
+	if b.addr != "" {
+		return f(b.addr, 0)
 	}
-	server, err := startServer(ctx, "serve", "--bench", "--listen", "127.0.0.1:0")
+	server, err := startServer(ctx, append([]string{"serve", "--bench", "--listen", "127.0.0.1:0"}, b.serverFlags()...)...)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer server.stop()
-	run.URL, run.Pid = server.addr, server.cmd.Process.Pid
-	return run.Run(ctx)
+	return f(server.addr, server.cmd.Process.Pid)
+}
+
+// benchRPC runs calls.
+func (b *benchFlags) benchRPC(ctx context.Context, run bench.RPC) (result *bench.Result, err error) {
+	if run.Config, run.Dial, err = b.client(); err != nil {
+		return nil, err
+	}
+	err = b.withServer(ctx, func(url string, pid int) error {
+		run.URL, run.Pid = url, pid
+		result, err = run.Run(ctx)
+		return err
+	})
+	return result, err
 }
 
 // promisedCalls is the promised rate of calls per second, with a p99 below 2 ms.
@@ -90,24 +169,31 @@ type row struct {
 
 // benchTable runs all workloads and prints a line each. It fails if a promised
 // figure is missed.
-func benchTable(ctx context.Context, e *env, d time.Duration, asJSON bool) error {
+func benchTable(ctx context.Context, e *env, b *benchFlags) error {
 	rpcRow := func(name string, r bench.RPC, promised, aim float64) row {
-		r.Duration = d
-		return row{name, func(ctx context.Context) (*bench.Result, error) { return benchRPC(ctx, r) }, promised, aim, 2000}
+		r.Duration = b.duration
+		return row{name, func(ctx context.Context) (*bench.Result, error) { return b.benchRPC(ctx, r) }, promised, aim, 2000}
 	}
 	rows := []row{
 		rpcRow("rpc, on schedule at 50,000/s", bench.RPC{Rate: promisedCalls}, promisedCalls, promisedCalls),
 		rpcRow("rpc, 1 connection, 64 in flight", bench.RPC{Inflight: 64}, promisedCalls, 500_000),
-		rpcRow("  with rpc.Method and rpc.Handle", bench.RPC{Inflight: 64, Typed: true}, promisedCalls, 500_000),
+		rpcRow("  with rpc.Method and rpc.Handle", bench.RPC{Inflight: 64, Mode: bench.Typed}, promisedCalls, 500_000),
+		rpcRow("  inline", bench.RPC{Inflight: 64, Inline: true}, promisedCalls, 650_000),
+		rpcRow("  inline, rpc.Method, rpc.Handle", bench.RPC{Inflight: 64, Inline: true, Mode: bench.Typed}, promisedCalls, 650_000),
 		rpcRow("rpc, 1 connection, 256 in flight", bench.RPC{Inflight: 256}, promisedCalls, 900_000),
-		rpcRow("  with rpc.Method and rpc.Handle", bench.RPC{Inflight: 256, Typed: true}, promisedCalls, 900_000),
+		rpcRow("  with rpc.Method and rpc.Handle", bench.RPC{Inflight: 256, Mode: bench.Typed}, promisedCalls, 900_000),
+		rpcRow("  inline", bench.RPC{Inflight: 256, Inline: true}, promisedCalls, 1_200_000),
+		rpcRow("  inline, rpc.Method, rpc.Handle", bench.RPC{Inflight: 256, Inline: true, Mode: bench.Typed}, promisedCalls, 1_200_000),
+		rpcRow("callbacks, 1 connection, 1024", bench.RPC{Inflight: 1024, Mode: bench.Callback}, promisedCalls, 2_500_000),
+		rpcRow("callbacks, 4 connections, 1024", bench.RPC{Conns: 4, Inflight: 1024, Mode: bench.Callback}, promisedCalls, 3_000_000),
 		rpcRow("rpc, 8 connections, 64 in flight", bench.RPC{Conns: 8, Inflight: 64}, 0, 800_000),
+		rpcRow("rpc, 64 connections, 8 in flight", bench.RPC{Conns: 64, Inflight: 8}, 0, 400_000),
 		rpcRow("rpc, echo of 1 KiB, 64 in flight", bench.RPC{Inflight: 64, Payload: 1024}, 0, 400_000),
-		{"ping-pong over plain TCP", func(ctx context.Context) (*bench.Result, error) { return benchPingPong(ctx, d) }, 0, 0, 0},
+		{"ping-pong over plain TCP", func(ctx context.Context) (*bench.Result, error) { return benchPingPong(ctx, b.duration) }, 0, 0, 0},
 		rpcRow("rpc, 1 connection, 1 in flight", bench.RPC{Inflight: 1}, 0, 0),
 	}
 	const columns = "%-34s %11s %11s %11s %8s %8s %10s  %s\n"
-	if !asJSON {
+	if !b.asJSON {
 		fmt.Fprintf(e.stdout, columns, "workload", "promised/s", "aimed at/s", "measured/s", "p50 us", "p99 us", "allocs/op", "verdict")
 	}
 	var missed []string
@@ -123,7 +209,7 @@ func benchTable(ctx context.Context, e *env, d time.Duration, asJSON bool) error
 		case row.aim == 0:
 			row.aim = 0.9 * raw // of the row before
 		}
-		if asJSON {
+		if b.asJSON {
 			if err := printResult(e, result, true); err != nil {
 				return err
 			}

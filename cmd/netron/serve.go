@@ -23,6 +23,8 @@ func runServe(ctx context.Context, e *env, args []string) error {
 	cert := flags.String("tls-cert", "", "`FILE` with the certificate chain, for wss://")
 	key := flags.String("tls-key", "", "`FILE` with the certificate's key")
 	origins := flags.StringArray("origin", nil, "`ORIGIN` of web pages that may connect besides the same host; * for all; may be repeated")
+	driverName := flags.String("driver", "auto", "what drives connections: epoll, std or auto, which is epoll for ws:// where it is available")
+	pollers := flags.Int("pollers", 0, "pollers of the epoll driver; 0: one for every 20 processors")
 	profile := flags.String("cpuprofile", "", "write a CPU profile to `FILE`")
 	if err := parse(flags, args); err != nil {
 		return err
@@ -38,14 +40,18 @@ func runServe(ctx context.Context, e *env, args []string) error {
 	if !*demoService && !*benchServices && !*echo {
 		return usagef("say what to serve: --demo or --echo")
 	}
+	driver, err := netron.ParseDriver(*driverName)
+	if err != nil {
+		return usagef("%v", err)
+	}
 	config, err := loadTLS(*cert, *key)
 	if err != nil {
 		return err
 	}
 	if *echo {
-		return serveEcho(ctx, e, *listen, engine.Config{TLS: config, AllowedOrigins: *origins})
+		return serveEcho(ctx, e, *listen, engine.Config{TLS: config, AllowedOrigins: *origins, Driver: driver, Pollers: *pollers})
 	}
-	node, err := netron.New(netron.Config{Addr: *listen, TLS: config, AllowedOrigins: *origins})
+	node, err := netron.New(netron.Config{Addr: *listen, TLS: config, AllowedOrigins: *origins, Driver: driver, Pollers: *pollers})
 	if err != nil {
 		return err
 	}
