@@ -45,40 +45,35 @@ var noResult = reflect.TypeFor[struct{}]()
 func newInvoke[A, R any](name string, fn func(ctx context.Context, args *A) (R, error), fits func(args *A) bool, misfit invokeFunc) invokeFunc {
 	arguments, results := codec.TypedOf[A](), codec.TypedOf[R]()
 	none := reflect.TypeFor[R]() == noResult
-	type frame struct {
-		d      codec.Decoder
-		args   A
-		result R
-	}
-	frames := sync.Pool{New: func() any { return new(frame) }}
+	pool := sync.Pool{New: func() any { return new(A) }}
 	return func(ctx context.Context, args []byte, n int, lim codec.Limits, dst []byte) ([]byte, error) {
-		f, _ := frames.Get().(*frame)
+		a, _ := pool.Get().(*A)
 		defer func() {
-			*f = frame{}
-			frames.Put(f)
+			*a = *new(A)
+			pool.Put(a)
 		}()
-		f.d.Reset(args, lim)
-		if err := arguments.DecodeTuple(&f.d, &f.args, n); err != nil {
+		var d codec.Decoder
+		d.Reset(args, lim)
+		if err := arguments.DecodeTuple(&d, a, n); err != nil {
 			if misfit != nil {
 				return misfit(ctx, args, n, lim, dst)
 			}
 			return dst, &Error{Code: InvalidArgument, Message: fmt.Sprintf("arguments of %s: %v", name, err), cause: err}
 		}
-		if fits != nil && !fits(&f.args) {
+		if fits != nil && !fits(a) {
 			return misfit(ctx, args, n, lim, dst)
 		}
-		if err := f.d.End(); err != nil {
+		if err := d.End(); err != nil {
 			return dst, argumentsError(err)
 		}
-		result, err := fn(ctx, &f.args)
+		result, err := fn(ctx, a)
 		if err != nil {
 			return dst, err
 		}
 		if none {
 			return codec.AppendUndefined(dst), nil
 		}
-		f.result = result
-		out, err := results.Append(dst, &f.result)
+		out, err := results.Append(dst, &result)
 		if err != nil {
 			return dst, resultError(name, err)
 		}

@@ -23,7 +23,8 @@ type router struct {
 
 // route implements the Route of [mux.Config].
 func (t *router) route(r *mux.Request) {
-	d := codec.NewDecoder(r.Payload, t.endpoint.cfg.Limits)
+	var d codec.Decoder
+	d.Reset(r.Payload, t.endpoint.cfg.Limits)
 	n, err := d.ArrayHeader()
 	if err != nil {
 		return

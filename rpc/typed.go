@@ -21,51 +21,25 @@ type caller[A, R any] struct {
 
 	arguments *codec.Typed[A]
 	results   *codec.Typed[R]
-	frames    sync.Pool // of *callFrame[A, R]
-}
-
-// callFrame is the memory of one call.
-type callFrame[A, R any] struct {
-	d      codec.Decoder
-	args   A
-	result R
-
-	// For a callback.
-	fn     func(context.Context, R, error)
-	onDone func(context.Context, mux.Reply, error) // done, made once: a method value allocates
+	callbacks sync.Pool // of *callback[A, R]
 }
 
 func newCaller[A, R any](s *Stub, name string) *caller[A, R] {
 	c := &caller[A, R]{stub: s, name: name, prefix: s.methods[name], arguments: codec.TypedOf[A](), results: codec.TypedOf[R]()}
 	_, c.none = any(*new(R)).(struct{})
-	c.frames.New = func() any {
-		f := new(callFrame[A, R])
-		f.onDone = func(ctx context.Context, r mux.Reply, err error) { c.done(f, ctx, r, err) }
-		return f
-	}
+	c.callbacks.New = func() any { return newCallback(c) }
 	return c
 }
 
-func (c *caller[A, R]) frame() *callFrame[A, R] {
-	f, _ := c.frames.Get().(*callFrame[A, R])
-	return f
-}
-
-// free clears the frame, so that it keeps nothing of the caller's alive.
-func (c *caller[A, R]) free(f *callFrame[A, R]) {
-	*f = callFrame[A, R]{onDone: f.onDone}
-	c.frames.Put(f)
-}
-
-// request encodes a call with the arguments of f.
-func (c *caller[A, R]) request(f *callFrame[A, R]) (*mux.Call, error) {
+// request encodes a call.
+func (c *caller[A, R]) request(args *A) (*mux.Call, error) {
 	if c.prefix == nil {
 		return nil, c.stub.noMethod(c.name)
 	}
 	call := c.stub.peer.link().NewCall()
 	at := len(call.B)
 	b := codec.AppendArrayHeader(call.B, 2)
-	b, n, err := c.arguments.AppendTuple(append(b, c.prefix...), &f.args)
+	b, n, err := c.arguments.AppendTuple(append(b, c.prefix...), args)
 	call.B = b
 	if err != nil {
 		call.Release()
@@ -82,20 +56,22 @@ func (c *caller[A, R]) request(f *callFrame[A, R]) (*mux.Call, error) {
 	return call, nil
 }
 
-// decode reads an answer into f.result.
-func (c *caller[A, R]) decode(f *callFrame[A, R], r mux.Reply) error {
+// decode reads an answer into result.
+func (c *caller[A, R]) decode(result *R, r mux.Reply) error {
 	lim := c.stub.peer.endpoint.cfg.Limits
 	if r.IsError {
 		return decodeError(r.Payload, lim)
 	}
+	var d codec.Decoder
+	d.Reset(r.Payload, lim)
 	var err error
 	if c.none {
-		err = checkValue(r.Payload, lim)
+		err = d.Skip()
 	} else {
-		f.d.Reset(r.Payload, lim)
-		if err = c.results.Decode(&f.d, &f.result); err == nil {
-			err = f.d.End()
-		}
+		err = c.results.Decode(&d, result)
+	}
+	if err == nil {
+		err = d.End()
 	}
 	if err != nil {
 		return answerError(err)
@@ -104,50 +80,64 @@ func (c *caller[A, R]) decode(f *callFrame[A, R], r mux.Reply) error {
 }
 
 func (c *caller[A, R]) call(ctx context.Context, args A) (result R, err error) {
-	f := c.frame()
-	defer c.free(f)
-	f.args = args
-	call, err := c.request(f)
+	call, err := c.request(&args)
 	if err != nil {
 		return result, err
 	}
 	reply, err := c.stub.peer.do(ctx, wire.TypeCall, call)
 	if err == nil {
-		err = c.decode(f, reply)
+		err = c.decode(&result, reply)
 	}
 	call.Release()
 	if err != nil {
-		return result, err
+		return *new(R), err
 	}
-	return f.result, nil
+	return result, nil
 }
 
 func (c *caller[A, R]) start(ctx context.Context, args A, fn func(context.Context, R, error)) error {
-	f := c.frame()
-	f.args, f.fn = args, fn
-	call, err := c.request(f)
-	if err == nil {
-		err = c.stub.peer.start(ctx, wire.TypeCall, call, f.onDone)
-	}
+	call, err := c.request(&args)
 	if err != nil {
-		c.free(f)
+		return err
 	}
-	return err
+	cb, _ := c.callbacks.Get().(*callback[A, R])
+	cb.fn = fn
+	if err := c.stub.peer.start(ctx, wire.TypeCall, call, cb.onDone); err != nil {
+		cb.free()
+		return err
+	}
+	return nil
 }
 
-// done passes the outcome of a call that start began to its callback.
-func (c *caller[A, R]) done(f *callFrame[A, R], ctx context.Context, r mux.Reply, err error) {
+// callback is a call under way that start began.
+type callback[A, R any] struct {
+	caller *caller[A, R]
+	fn     func(context.Context, R, error)
+	onDone func(context.Context, mux.Reply, error) // done, made once: a method value allocates
+}
+
+func newCallback[A, R any](c *caller[A, R]) *callback[A, R] {
+	cb := &callback[A, R]{caller: c}
+	cb.onDone = cb.done
+	return cb
+}
+
+func (cb *callback[A, R]) free() {
+	cb.fn = nil
+	cb.caller.callbacks.Put(cb)
+}
+
+// done passes the outcome on.
+func (cb *callback[A, R]) done(ctx context.Context, r mux.Reply, err error) {
+	c, fn := cb.caller, cb.fn
+	cb.free()
 	defer c.stub.recoverCallback(c.name)
+	var result R
 	if err != nil {
 		err = callError(err)
-	} else {
-		err = c.decode(f, r)
-	}
-	fn, result := f.fn, f.result
-	if err != nil {
+	} else if err = c.decode(&result, r); err != nil {
 		result = *new(R)
 	}
-	c.free(f)
 	fn(ctx, result, err)
 }
 
