@@ -110,20 +110,27 @@ func (r RPC) Run(ctx context.Context) (*Result, error) {
 	histograms := make([]*hdrhistogram.Histogram, workers)
 	var wg sync.WaitGroup
 	for w := range workers {
-		histograms[w] = newHistogram()
 		if r.Mode == Callback {
 			wg.Add(1)
+			// Callbacks of a connection run one at a time.
+			if histograms[w] = histograms[w%r.Conns]; histograms[w] == nil {
+				histograms[w] = newHistogram()
+			}
 			s := &slot{run: run, histogram: histograms[w], done: wg.Done}
 			s.start = callers[w%r.Conns].starter(s.end)
 			s.begin()
 			continue
 		}
+		histograms[w] = newHistogram()
 		wg.Go(func() { run.work(ctx, w, callers[w%r.Conns].call, histograms[w]) })
 	}
 	wg.Wait()
 	u := <-used
 	if err := context.Cause(ctx); err != nil {
 		return nil, fmt.Errorf("bench: %s: %w", r.Mode, err)
+	}
+	if r.Mode == Callback {
+		histograms = histograms[:min(r.Conns, workers)]
 	}
 	total := merged(histograms)
 	if total.TotalCount() == 0 {
@@ -275,9 +282,11 @@ func (s *slot) end(ctx context.Context, err error) {
 	now := time.Since(s.run.start)
 	if err != nil {
 		s.run.cancel(err)
+		s.done()
+		return
 	}
 	s.run.record(s.histogram, s.at, now)
-	if err != nil || now >= s.run.until() || s.run.stopped.Load() {
+	if now >= s.run.until() || s.run.stopped.Load() {
 		s.done()
 		return
 	}

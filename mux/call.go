@@ -163,7 +163,7 @@ func (c *Call) begin(ctx context.Context, t wire.Type, timeout time.Duration) (i
 	s := c.session
 	var deadline int64
 	if timeout > 0 {
-		deadline = s.deadlines.now() + int64(timeout)
+		deadline = s.now(ctx) + int64(timeout)
 	}
 	c.state.Store(uint32(callQueued))
 	id, err = s.table.insert(c, deadline)

@@ -33,6 +33,21 @@ func (s *Session) OwnerContext(ctx context.Context) context.Context {
 // of [Call.Start].
 func (s *Session) Owns(ctx context.Context) bool { return ctx == s.ownerCtx }
 
+// now returns the time on the session's clock. For the read owner it is that of the
+// first question during the read: reading the clock for each of the calls that
+// callbacks make is a tenth of their cost.
+func (s *Session) now(ctx context.Context) int64 {
+	if !s.Owns(ctx) || !s.reading.Load() {
+		return s.deadlines.now()
+	}
+	at := s.readAt.Load()
+	if at == 0 {
+		at = s.deadlines.now()
+		s.readAt.Store(at)
+	}
+	return at
+}
+
 // ownerOf returns the session on whose read owner code with this context runs, or
 // nil.
 func ownerOf(ctx context.Context) *Session {

@@ -41,6 +41,7 @@ type Session struct {
 	answered int             // how many
 	inlined  bool            // inline requests count as one more in inflight until ReadDone
 	counts   batchCounts
+	readAt   atomic.Int64 // when the read began, on the session's clock; 0 until somebody asks
 
 	reading    atomic.Bool // between Message and ReadDone
 	kickWanted atomic.Bool // see kickLater
@@ -405,6 +406,9 @@ func (s *Session) ReadDone() {
 		s.stats.replies.Add(s.counts.replies)
 	}
 	s.counts = batchCounts{}
+	if s.readAt.Load() != 0 {
+		s.readAt.Store(0)
+	}
 	s.flushAnswers()
 	if s.inlined {
 		s.inlined = false
