@@ -18,7 +18,7 @@ type Sleepers struct {
 	URL      string        // of the server. Required
 	Conns    int           // connections with sleepers. Default 10
 	Each     int           // sleepers on each. Default 1,000
-	Rate     float64       // fast calls per second. Default 10,000
+	Inflight int           // fast calls in flight. Default 8
 	Duration time.Duration // of each part. Default 3 s
 	Config   netron.Config // of the client's node
 	Dial     []netron.DialOption
@@ -39,14 +39,14 @@ func (s Sleepers) Run(ctx context.Context) (*SleepersResult, error) {
 	if s.Each == 0 {
 		s.Each = 1000
 	}
-	if s.Rate == 0 {
-		s.Rate = 10_000
+	if s.Inflight == 0 {
+		s.Inflight = 8
 	}
 	if s.Duration == 0 {
 		s.Duration = 3 * time.Second
 	}
-	if s.Conns < 0 || s.Each < 0 || s.Rate < 0 || s.Duration < 0 {
-		return nil, errors.New("bench: a negative number of connections, sleepers, calls per second or seconds")
+	if s.Conns < 0 || s.Each < 0 || s.Inflight < 0 || s.Duration < 0 {
+		return nil, errors.New("bench: a negative number of connections, sleepers, calls or seconds")
 	}
 	var res SleepersResult
 	var err error
@@ -84,7 +84,7 @@ func (s *Sleepers) fast(ctx context.Context, disturb func(context.Context, *netr
 	if err != nil {
 		return nil, err
 	}
-	r := RPC{Mode: Typed, Conns: 1, Inflight: 64, Rate: s.Rate, Duration: s.Duration}
+	r := RPC{Mode: Typed, Conns: 1, Inflight: s.Inflight, Duration: s.Duration}
 	if err := r.setDefaults(); err != nil {
 		return nil, err
 	}

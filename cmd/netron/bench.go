@@ -33,8 +33,8 @@ func runBench(ctx context.Context, e *env, args []string) error {
 	flags := newFlags(e, "bench", "[rpc | callback | idle | sleepers] [flags]")
 	var b benchFlags
 	flags.StringVar(&b.addr, "addr", "", "`URL` of a server started with netron serve --bench; default: a process of its own")
-	flags.IntVar(&b.conns, "conns", 0, "connections; default 1, of idle 10,000, of sleepers 10")
-	flags.IntVar(&b.inflight, "inflight", 0, "calls in flight on each connection; default 64, of sleepers 1,000")
+	flags.IntVar(&b.conns, "conns", 0, "connections; default 1, of idle 10,000, of sleepers 10 with 1,000 of them each")
+	flags.IntVar(&b.inflight, "inflight", 0, "calls in flight on each connection; default 64, of sleepers 8")
 	flags.IntVar(&b.payload, "payload", 0, "bytes echoed by each call; 0 calls add(a, b)")
 	flags.Float64Var(&b.rate, "rate", 0, "calls per second in all, on schedule; 0: each call starts when the last one ends")
 	flags.DurationVar(&b.duration, "duration", 3*time.Second, "measured time, after a warm-up of a fifth of it")
@@ -92,7 +92,7 @@ func (b *benchFlags) run(ctx context.Context, e *env, workload string) error {
 		})
 	case "sleepers":
 		return b.withServer(ctx, func(url string, _ int) error {
-			run := bench.Sleepers{URL: url, Conns: b.conns, Each: b.inflight, Rate: b.rate, Duration: b.duration, Config: config, Dial: dial}
+			run := bench.Sleepers{URL: url, Conns: b.conns, Inflight: b.inflight, Duration: b.duration, Config: config, Dial: dial}
 			result, err := run.Run(ctx)
 			if err != nil {
 				return err
