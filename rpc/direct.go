@@ -191,17 +191,21 @@ func add2[A, B, R any](t directTable) {
 	}
 }
 
-// directInvoke returns an invoke without reflection for method i of rv, or misfit if
-// there is none for its signature.
-func directInvoke(name string, rv reflect.Value, i int, misfit invokeFunc) invokeFunc {
-	if rv.Kind() != reflect.Pointer {
-		return misfit
-	}
-	d := directs()[rv.Method(i).Type()]
+// directInvoke returns an invoke without reflection for a method of the value rv, or
+// misfit if there is none for its signature.
+func directInvoke(name string, rv reflect.Value, goName string, misfit invokeFunc) invokeFunc {
+	d := directs()[rv.MethodByName(goName).Type()]
 	if d.server == nil {
 		return misfit
 	}
-	return d.server(name, rv.UnsafePointer(), methodCode(rv.Type().Method(i).Func), misfit)
+	if rv.Kind() != reflect.Pointer {
+		// A pointer to a copy has the same methods, and a receiver of one word.
+		p := reflect.New(rv.Type())
+		p.Elem().Set(rv)
+		rv = p
+	}
+	m, _ := rv.Type().MethodByName(goName)
+	return d.server(name, rv.UnsafePointer(), methodCode(m.Func), misfit)
 }
 
 // methodCode returns the pointer that a func value of a method with a pointer

@@ -60,7 +60,7 @@ func TestDirectAgreesWithReflection(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		direct := directInvoke(name, rv, i, m.invoke)
+		direct := directInvoke(name, rv, name, m.invoke)
 		if reflect.ValueOf(direct).UnsafePointer() == reflect.ValueOf(m.invoke).UnsafePointer() {
 			t.Errorf("%s %v is not called directly", name, rv.Method(i).Type())
 		}
@@ -83,6 +83,41 @@ func TestDirectAgreesWithReflection(t *testing.T) {
 					}
 				}
 			}
+		}
+	}
+}
+
+// byValue has a method whose receiver is no pointer.
+type byValue struct{ factor int }
+
+func (v byValue) Times(_ context.Context, n int) (int, error) { return v.factor * n, nil }
+
+type number int
+
+func (n number) Plus(_ context.Context, m int) (int, error) { return int(n) + m, nil }
+
+// TestDirectReceivers checks values that are no pointers, and methods that come from
+// an embedded value.
+func TestDirectReceivers(t *testing.T) {
+	for _, tt := range []struct {
+		value  any
+		method string
+		want   byte
+	}{
+		{byValue{3}, "Times", 21},
+		{&byValue{3}, "Times", 21},
+		{struct{ byValue }{byValue{4}}, "Times", 28},
+		{&struct{ *byValue }{&byValue{5}}, "Times", 35},
+		{number(8), "Plus", 15},
+	} {
+		invoke := directInvoke("m", reflect.ValueOf(tt.value), tt.method, nil)
+		if invoke == nil {
+			t.Errorf("%T is not called directly", tt.value)
+			continue
+		}
+		got, err := invoke(t.Context(), []byte{7}, 1, codec.Limits{}, nil)
+		if !cmp.Equal(got, []byte{tt.want}) || err != nil {
+			t.Errorf("%T.%s(7) = % x, %v, want %d", tt.value, tt.method, got, err, tt.want)
 		}
 	}
 }
