@@ -4,12 +4,17 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -230,67 +235,182 @@ func TestConnectorThatMakesNoSense(t *testing.T) {
 
 var endings = flag.Int("endings", 100, "connections of each kind of ending in TestEndingsLeaveNothing")
 
+// endingKind ends a connection. A nil socket means that the dialler's driver has
+// taken it over.
+type endingKind func(ctx context.Context, p *netron.Peer, nc net.Conn)
+
+// endingKinds are the ways in which a connection ends.
+var endingKinds = map[string]endingKind{
+	"close":       func(_ context.Context, p *netron.Peer, _ net.Conn) { _ = p.Close() },
+	"server ends": func(ctx context.Context, p *netron.Peer, _ net.Conn) { _ = p.RunTask(ctx, "hangUp", nil) },
+	"FIN":         func(_ context.Context, _ *netron.Peer, nc net.Conn) { _ = nc.(*net.TCPConn).CloseWrite() },
+	"RST": func(_ context.Context, _ *netron.Peer, nc net.Conn) {
+		_ = nc.(*net.TCPConn).SetLinger(0)
+		_ = nc.Close()
+	},
+	"timeout and close": func(ctx context.Context, p *netron.Peer, _ net.Conn) {
+		if stub, err := p.Service(ctx, "calculator"); err == nil {
+			_ = stub.Call(ctx, "sleep", nil, 50)
+		}
+		_ = p.Close()
+	},
+	"panic in a handler": func(ctx context.Context, p *netron.Peer, _ net.Conn) {
+		_ = p.RunTask(ctx, "panic", nil)
+		_ = p.Close()
+	},
+	"garbage": func(_ context.Context, _ *netron.Peer, nc net.Conn) {
+		_, _ = nc.Write([]byte("\xff\xff\xff\xff\xff\xff\xff\xff"))
+	},
+}
+
+// needsSocket says for which endings the test must have the socket for itself.
+var needsSocket = map[string]bool{"FIN": true, "RST": true, "garbage": true}
+
+// exposeEndings adds the tasks that the endings run.
+func exposeEndings(t *testing.T, n *netron.Node) {
+	t.Helper()
+	for name, fn := range map[string]any{
+		"panic":  func(context.Context) { panic("on purpose") },
+		"hangUp": func(ctx context.Context) { netron.PeerFrom(ctx).CloseWith(1000, "bye") },
+	} {
+		if err := n.AddTask(name, fn); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// dialSocket dials and returns the socket as well.
+func dialSocket(ctx context.Context, n *netron.Node, addr string) (p *netron.Peer, nc net.Conn, err error) {
+	p, err = n.Dial(ctx, addr, netron.DialNet(func(ctx context.Context, network, addr string) (net.Conn, error) {
+		var err error
+		nc, err = new(net.Dialer).DialContext(ctx, network, addr)
+		return nc, err
+	}))
+	return p, nc, err
+}
+
 // TestEndingsLeaveNothing ends many connections in every way and looks for what
 // is left: goroutines, descriptors, peers.
 func TestEndingsLeaveNothing(t *testing.T) {
-	server, url := serve(t, netron.Config{})
-	if err := server.AddTask("panic", func(context.Context) { panic("on purpose") }); err != nil {
-		t.Fatal(err)
-	}
-	addr := strings.TrimPrefix(url, "ws://")
-	client := newNode(t, netron.Config{CallTimeout: 20 * time.Millisecond})
-	kinds := map[string]func(p *netron.Peer, nc net.Conn){
-		"close":       func(p *netron.Peer, _ net.Conn) { _ = p.Close() },
-		"server ends": func(p *netron.Peer, _ net.Conn) { _ = p.RunTask(t.Context(), "hangUp", nil) },
-		"FIN":         func(_ *netron.Peer, nc net.Conn) { _ = nc.(*net.TCPConn).CloseWrite() },
-		"RST": func(_ *netron.Peer, nc net.Conn) {
-			_ = nc.(*net.TCPConn).SetLinger(0)
-			_ = nc.Close()
-		},
-		"timeout and close": func(p *netron.Peer, _ net.Conn) {
-			if stub, err := p.Service(t.Context(), "calculator"); err == nil {
-				_ = stub.Call(context.Background(), "sleep", nil, 50)
+	for _, driver := range []netron.Driver{netron.DriverStd, netron.DriverEpoll} {
+		t.Run(driver.String(), func(t *testing.T) {
+			server, url := serve(t, netron.Config{Driver: driver})
+			exposeEndings(t, server)
+			addr := strings.TrimPrefix(url, "ws://")
+			client := newNode(t, netron.Config{CallTimeout: 20 * time.Millisecond})
+			end := func(kind endingKind) {
+				p, nc, err := dialSocket(t.Context(), client, addr)
+				if err != nil {
+					t.Fatal(err)
+				}
+				kind(context.Background(), p, nc)
+				<-p.Done()
 			}
-			_ = p.Close()
-		},
-		"panic in a handler": func(p *netron.Peer, _ net.Conn) {
-			_ = p.RunTask(t.Context(), "panic", nil)
-			_ = p.Close()
-		},
-		"garbage": func(_ *netron.Peer, nc net.Conn) { _, _ = nc.Write([]byte("\xff\xff\xff\xff\xff\xff\xff\xff")) },
+			end(endingKinds["close"]) // what is made once
+			goroutines, fds := runtime.NumGoroutine(), descriptors()
+			for name, kind := range endingKinds {
+				for range *endings {
+					end(kind)
+				}
+				if n := server.Peers(); len(n) > 3 {
+					waitFor(t, name+": peers of the server", func() bool { return len(server.Peers()) == 0 })
+				}
+			}
+			waitFor(t, "peers of the server", func() bool { return len(server.Peers()) == 0 })
+			waitFor(t, "peers of the client", func() bool { return len(client.Peers()) == 0 })
+			waitFor(t, "descriptors", func() bool { return descriptors() <= fds+3 })
+			// The pool of workers keeps idle goroutines for a while; those of connections
+			// are gone.
+			waitFor(t, "goroutines", func() bool { return runtime.NumGoroutine() <= goroutines+20 })
+		})
 	}
-	if err := server.AddTask("hangUp", func(ctx context.Context) { netron.PeerFrom(ctx).CloseWith(1000, "bye") }); err != nil {
-		t.Fatal(err)
-	}
-	end := func(kind func(*netron.Peer, net.Conn)) {
+}
+
+var soak = flag.Duration("soak", 2*time.Second, "how long TestSoak runs")
+
+// TestSoak connects, calls and ends abruptly, on the epoll driver on both sides
+// where the ending allows it, and looks at what the process holds on the way. Run it
+// with -soak=10m -v.
+func TestSoak(t *testing.T) {
+	server, url := serve(t, netron.Config{Driver: netron.DriverEpoll})
+	exposeEndings(t, server)
+	addr := strings.TrimPrefix(url, "ws://")
+	client := newNode(t, netron.Config{CallTimeout: 2 * time.Second})
+	names := slices.Sorted(maps.Keys(endingKinds))
+	var ended, called atomic.Int64
+	session := func(ctx context.Context, rng *rand.Rand) error {
+		name := names[rng.IntN(len(names))]
+		var p *netron.Peer
 		var nc net.Conn
-		p, err := client.Dial(t.Context(), addr, netron.DialNet(func(ctx context.Context, network, addr string) (net.Conn, error) {
-			var err error
-			nc, err = new(net.Dialer).DialContext(ctx, network, addr)
-			return nc, err
-		}))
+		var err error
+		if needsSocket[name] {
+			p, nc, err = dialSocket(ctx, client, addr)
+		} else {
+			p, err = client.Dial(ctx, addr, netron.DialDriver(netron.DriverEpoll))
+		}
 		if err != nil {
-			t.Fatal(err)
+			return err
 		}
-		kind(p, nc)
+		calc, err := netron.Query[demo.Client](ctx, p, demo.ServiceName)
+		if err != nil {
+			return err
+		}
+		for range rng.IntN(50) {
+			if sum, err := calc.Add(ctx, 2, 3); sum != 5 || err != nil {
+				return fmt.Errorf("Add(2, 3) = %v, %w", sum, err)
+			}
+			called.Add(1)
+		}
+		if size := rng.IntN(1 << 16); rng.IntN(4) == 0 {
+			if b, err := calc.Echo(ctx, make([]byte, size)); err != nil || len(b.([]byte)) != size {
+				return fmt.Errorf("echo of %d bytes: %w", size, err)
+			}
+		}
+		for range rng.IntN(20) { // which the ending cuts off
+			if stub, err := p.Service(ctx, "calculator"); err == nil {
+				stub.Go(ctx, "add", nil, 1, 2)
+			}
+		}
+		endingKinds[name](ctx, p, nc)
 		<-p.Done()
+		ended.Add(1)
+		return nil
 	}
-	end(kinds["close"]) // what is made once
-	goroutines, fds := runtime.NumGoroutine(), descriptors()
-	for name, kind := range kinds {
-		for range *endings {
-			end(kind)
+	run := func(d time.Duration) {
+		end := time.Now().Add(d)
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				rng := rand.New(rand.NewPCG(rand.Uint64(), 0))
+				for time.Now().Before(end) && !t.Failed() {
+					if err := session(context.Background(), rng); err != nil {
+						t.Error(err)
+					}
+				}
+			})
 		}
-		if n := server.Peers(); len(n) > 3 {
-			waitFor(t, name+": peers of the server", func() bool { return len(server.Peers()) == 0 })
+		wg.Wait()
+		waitFor(t, "peers", func() bool { return len(server.Peers()) == 0 && len(client.Peers()) == 0 })
+	}
+	look := func() (heap uint64, goroutines, fds int) {
+		var mem runtime.MemStats
+		runtime.GC()
+		runtime.GC() // what pools held during the first
+		runtime.ReadMemStats(&mem)
+		goroutines, fds = runtime.NumGoroutine(), descriptors()
+		t.Logf("%7d endings, %8d calls: heap %5.2f MB, from the system %5.1f MB, %d goroutines, %d descriptors",
+			ended.Load(), called.Load(), float64(mem.HeapAlloc)/1e6, float64(mem.Sys-mem.HeapReleased)/1e6, goroutines, fds)
+		return mem.HeapAlloc, goroutines, fds
+	}
+	run(*soak / 5)
+	heap, goroutines, fds := look()
+	for range 8 {
+		run(*soak / 10)
+		nowHeap, nowGoroutines, nowFDs := look()
+		if nowHeap > heap+4<<20 || nowGoroutines > goroutines+100 || nowFDs > fds+3 {
+			t.Errorf("heap %d, %d goroutines, %d descriptors; after the first fifth they were %d, %d, %d", nowHeap, nowGoroutines, nowFDs, heap, goroutines, fds)
 		}
 	}
-	waitFor(t, "peers of the server", func() bool { return len(server.Peers()) == 0 })
-	waitFor(t, "peers of the client", func() bool { return len(client.Peers()) == 0 })
-	waitFor(t, "descriptors", func() bool { return descriptors() <= fds+3 })
-	// The pool of workers keeps idle goroutines for a while; those of connections
-	// are gone.
-	waitFor(t, "goroutines", func() bool { return runtime.NumGoroutine() <= goroutines+20 })
 }
 
 // waitFor polls a condition that other goroutines bring about soon.
