@@ -111,7 +111,7 @@ func TestHandshakeRequests(t *testing.T) {
 		t.Run(d.name, func(t *testing.T) {
 			run := func(t *testing.T) {
 				p := d.listen(t)
-				s := NewServer(Config{TLS: p.tls}, func(c *Conn) { c.Start(NewEcho(c)) })
+				s := NewServer(Config{TLS: p.tls, Driver: p.driver}, func(c *Conn) { c.Start(NewEcho(c)) })
 				t.Cleanup(p.serve(s, p.ln))
 				for _, tt := range handshakeCases {
 					want := tt.status

@@ -63,6 +63,9 @@ func drivers() []driver {
 	}
 }
 
+// socketDrivers are those that talk to a plain socket.
+func socketDrivers() []driver { return drivers()[:2] }
+
 func serveEngine(s *Server, ln net.Listener) (stop func()) {
 	var wg sync.WaitGroup
 	wg.Go(func() { s.Serve(ln) })

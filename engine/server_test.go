@@ -18,10 +18,11 @@ import (
 )
 
 func TestServerMaxConns(t *testing.T) {
-	for _, d := range []driver{{name: "tcp", listen: listenTCP}, {name: "http", listen: listenHTTP}} {
+	for _, d := range append(socketDrivers(), driver{name: "http", listen: listenHTTP}) {
 		for name, cfg := range map[string]Config{"in all": {MaxConns: 2}, "per address": {MaxConnsPerAddr: 2}} {
 			t.Run(d.name+"/"+name, func(t *testing.T) {
 				p := d.listen(t)
+				cfg.Driver = p.driver
 				s := NewServer(cfg, func(c *Conn) { c.Start(NewEcho(c)) })
 				t.Cleanup(p.serve(s, p.ln))
 				dial := func(status int) *conversation {
@@ -168,26 +169,28 @@ func TestServerCloseDuringHandshake(t *testing.T) {
 }
 
 func TestAcceptPanics(t *testing.T) {
-	p := listenTCP(t)
-	var calls atomic.Int64
-	s := NewServer(Config{}, func(c *Conn) {
-		if calls.Add(1) == 1 {
-			panic("boom")
-		}
-		c.Start(NewEcho(c))
-	})
-	t.Cleanup(p.serve(s, p.ln))
-	nc, _ := p.dial()
-	tc := newConversation(t, nc, true)
-	tc.write([]byte(goodRequest))
-	tc.wantUpgrade()
-	tc.wantGone("accept panicked")
-	nc, _ = p.dial()
-	tc = newConversation(t, nc, true)
-	tc.write([]byte(goodRequest))
-	tc.wantUpgrade()
-	tc.writeFrame(text, "x")
-	tc.wantFrame("the next connection", text, "x")
+	for _, d := range socketDrivers() {
+		p := d.listen(t)
+		var calls atomic.Int64
+		s := NewServer(Config{Driver: p.driver}, func(c *Conn) {
+			if calls.Add(1) == 1 {
+				panic("boom")
+			}
+			c.Start(NewEcho(c))
+		})
+		t.Cleanup(p.serve(s, p.ln))
+		nc, _ := p.dial()
+		tc := newConversation(t, nc, true)
+		tc.write([]byte(goodRequest))
+		tc.wantUpgrade()
+		tc.wantGone("accept panicked")
+		nc, _ = p.dial()
+		tc = newConversation(t, nc, true)
+		tc.write([]byte(goodRequest))
+		tc.wantUpgrade()
+		tc.writeFrame(text, "x")
+		tc.wantFrame("the next connection", text, "x")
+	}
 }
 
 // TestHTTPMount checks that other handlers and the engine share a listener.
@@ -233,10 +236,16 @@ func TestHTTPMount(t *testing.T) {
 // little: memory must follow what has arrived.
 func TestUndeliveredLengths(t *testing.T) {
 	const conns, limit = 1000, 32 << 20
-	p := listenTCP(t)
+	for _, d := range socketDrivers() {
+		t.Run(d.name, func(t *testing.T) { testUndeliveredLengths(t, d, conns, limit) })
+	}
+}
+
+func testUndeliveredLengths(t *testing.T, d driver, conns, limit int) {
+	p := d.listen(t)
 	var ready sync.WaitGroup
 	ready.Add(conns)
-	s := NewServer(Config{}, func(c *Conn) { c.Start(NewEcho(c)); ready.Done() })
+	s := NewServer(Config{Driver: p.driver}, func(c *Conn) { c.Start(NewEcho(c)); ready.Done() })
 	t.Cleanup(p.serve(s, p.ln))
 	announce := testFrame(true, asBinary, make([]byte, 16<<20))[:14+10]
 	before := heap()
@@ -256,7 +265,7 @@ func TestUndeliveredLengths(t *testing.T) {
 			runtime.Gosched()
 		}
 	}
-	if used := int64(heap()) - int64(before); used > limit {
+	if used := int64(heap()) - int64(before); used > int64(limit) {
 		t.Errorf("%d connections that announce 16 MiB use %d bytes, want at most %d", conns, used, limit)
 	}
 }
@@ -272,8 +281,7 @@ func heap() uint64 {
 // TestTCPWriteBlocks fills a TCP socket, so that the write role moves to a
 // goroutine and back.
 func TestTCPWriteBlocks(t *testing.T) {
-	for _, dials := range []bool{false, true} {
-		r := role{driver{name: "tcp", listen: listenTCP}, dials}
+	for _, r := range []role{{drivers()[0], false}, {drivers()[0], true}, {drivers()[1], false}, {drivers()[1], true}} {
 		rec := newRecorder()
 		tc, c := r.open(t, Config{}, func(*Conn) Handler { return rec })
 		var want []string
@@ -304,7 +312,7 @@ func TestTCPWriteBlocks(t *testing.T) {
 // TestKickNeverLosesWork lets many goroutines queue and kick at once.
 func TestKickNeverLosesWork(t *testing.T) {
 	const senders, each = 8, 500
-	for _, d := range drivers()[:2] {
+	for _, d := range drivers()[:3] {
 		rec := newRecorder()
 		tc, c := role{d, false}.open(t, Config{}, func(*Conn) Handler { return rec })
 		var wg sync.WaitGroup
@@ -326,10 +334,17 @@ func TestKickNeverLosesWork(t *testing.T) {
 // TestCloseDuringEverything ends connections in all ways at all moments, and
 // checks that each handler hears of it exactly once.
 func TestCloseDuringEverything(t *testing.T) {
-	p := listenTCP(t)
+	for _, d := range socketDrivers() {
+		t.Run(d.name, func(t *testing.T) { testCloseDuringEverything(t, d) })
+	}
+}
+
+func testCloseDuringEverything(t *testing.T, d driver) {
+	p := d.listen(t)
+	cfg := DialConfig{Config: Config{Driver: p.driver}}
 	var handlers []*recorder
 	var mu sync.Mutex
-	s := NewServer(Config{}, func(c *Conn) {
+	s := NewServer(cfg.Config, func(c *Conn) {
 		rec := newRecorder()
 		rec.onMessage = func(isText bool, m []byte) {
 			rec.send(c.AppendFrame(nil, isText, m))
@@ -344,7 +359,7 @@ func TestCloseDuringEverything(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 60 {
 		wg.Go(func() {
-			c, err := Dial(t.Context(), p.url, nil)
+			c, err := Dial(t.Context(), p.url, &cfg)
 			if err != nil {
 				t.Error(err)
 				return
@@ -396,9 +411,12 @@ func TestCloseDuringEverything(t *testing.T) {
 
 // TestServerCloseUnderLoad aborts a server with busy connections.
 func TestServerCloseUnderLoad(t *testing.T) {
-	for _, d := range []driver{{name: "tcp", listen: listenTCP}, {name: "tls", listen: listenTLS}, {name: "http", listen: listenHTTP}} {
+	for _, d := range drivers() {
+		if d.virtual {
+			continue
+		}
 		p := d.listen(t)
-		s := NewServer(Config{TLS: p.tls}, func(c *Conn) { c.Start(NewEcho(c)) })
+		s := NewServer(Config{TLS: p.tls, Driver: p.driver}, func(c *Conn) { c.Start(NewEcho(c)) })
 		stop := p.serve(s, p.ln)
 		var wg sync.WaitGroup
 		frame := bytes.Repeat(testFrame(true, asBinary, make([]byte, 1000)), 100)
