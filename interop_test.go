@@ -19,8 +19,8 @@ import (
 const notYet = tspeer.Streams | tspeer.Events | tspeer.Properties | tspeer.Nested | tspeer.RemoteExposure | tspeer.ClientServices
 
 // conversations calls f for each recorded conversation that keep selects by its
-// client and what it needs.
-func conversations(t *testing.T, keep func(client string, needs tspeer.Features) bool, f func(*testing.T, *tspeer.Conversation)) {
+// client and what it needs, with each driver.
+func conversations(t *testing.T, keep func(client string, needs tspeer.Features) bool, f func(*testing.T, *tspeer.Conversation, netron.Driver)) {
 	t.Helper()
 	all, err := tspeer.Load()
 	if err != nil {
@@ -36,19 +36,24 @@ func conversations(t *testing.T, keep func(client string, needs tspeer.Features)
 			continue
 		}
 		n++
-		t.Run(c.String(), func(t *testing.T) {
-			t.Parallel()
-			f(t, c)
-		})
+		for _, driver := range []netron.Driver{netron.DriverStd, netron.DriverEpoll} {
+			if driver == netron.DriverEpoll && needs.Has(tspeer.Slow|tspeer.Large) {
+				continue // once is enough
+			}
+			t.Run(c.String()+"/"+driver.String(), func(t *testing.T) {
+				t.Parallel()
+				f(t, c, driver)
+			})
+		}
 	}
 	t.Logf("%d of %d conversations", n, len(all))
 }
 
 // serveHost returns the address of a node that is what the recorded server was:
 // the reference service, and tasks that turn to the client.
-func serveHost(t *testing.T) string {
+func serveHost(t *testing.T, driver netron.Driver) string {
 	t.Helper()
-	n, url := serve(t, netron.Config{})
+	n, url := serve(t, netron.Config{Driver: driver})
 	err := n.AddTask("ask", func(ctx context.Context, name string, args ...codec.Raw) (result codec.Raw, err error) {
 		return result, netron.PeerFrom(ctx).RunTask(ctx, name, &result, values(args)...)
 	})
@@ -69,10 +74,10 @@ func values(args []codec.Raw) []any {
 // TestRecordedClients lets recorded TypeScript clients talk to our listener.
 func TestRecordedClients(t *testing.T) {
 	keep := func(_ string, needs tspeer.Features) bool { return !needs.Has(notYet) }
-	conversations(t, keep, func(t *testing.T, c *tspeer.Conversation) {
+	conversations(t, keep, func(t *testing.T, c *tspeer.Conversation, driver netron.Driver) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		report, err := c.ReplayClient(ctx, tspeer.Dial("tcp", serveHost(t)))
+		report, err := c.ReplayClient(ctx, tspeer.Dial("tcp", serveHost(t, driver)))
 		if err != nil {
 			t.Errorf("%v", err)
 		}
@@ -91,7 +96,7 @@ func TestRecordedServers(t *testing.T) {
 		}
 		return !needs.Has(notYet)
 	}
-	conversations(t, keep, func(t *testing.T, c *tspeer.Conversation) {
+	conversations(t, keep, func(t *testing.T, c *tspeer.Conversation, driver netron.Driver) {
 		calls, err := c.Calls()
 		if err != nil {
 			t.Fatal(err)
@@ -109,7 +114,7 @@ func TestRecordedServers(t *testing.T) {
 			t.Log(report)
 			served <- err
 		}()
-		program := &program{t: t, url: ln.Addr().String(), peers: map[int]*netron.Peer{}, stubs: map[string]*netron.Stub{}}
+		program := &program{t: t, driver: driver, url: ln.Addr().String(), peers: map[int]*netron.Peer{}, stubs: map[string]*netron.Stub{}}
 		for i := range calls {
 			program.perform(ctx, &calls[i])
 		}
@@ -126,10 +131,11 @@ func TestRecordedServers(t *testing.T) {
 
 // program makes the calls that a recorded client made.
 type program struct {
-	t     *testing.T
-	url   string
-	peers map[int]*netron.Peer
-	stubs map[string]*netron.Stub // by connection and service
+	t      *testing.T
+	driver netron.Driver
+	url    string
+	peers  map[int]*netron.Peer
+	stubs  map[string]*netron.Stub // by connection and service
 }
 
 func (p *program) perform(ctx context.Context, c *tspeer.Call) {
@@ -137,7 +143,7 @@ func (p *program) perform(ctx context.Context, c *tspeer.Call) {
 	peer := p.peers[c.Conn]
 	if peer == nil {
 		var err error
-		if peer, err = p.newNode().Dial(ctx, p.url); err != nil {
+		if peer, err = p.newNode().Dial(ctx, p.url, netron.DialDriver(p.driver)); err != nil {
 			p.t.Fatal(err)
 		}
 		p.peers[c.Conn] = peer
@@ -253,7 +259,7 @@ func (p *program) check(c *tspeer.Call, result codec.Raw, err error) {
 func TestOldClient(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	nc, err := net.Dial("tcp", serveHost(t))
+	nc, err := net.Dial("tcp", serveHost(t, netron.DriverAuto))
 	if err != nil {
 		t.Fatal(err)
 	}

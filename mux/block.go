@@ -143,7 +143,7 @@ func (b *block) run() {
 
 // newAnswer returns a buffer that begins with room for frame and packet header.
 func newAnswer(s *Session) *buf.Buf {
-	b := buf.Get(answerRoom)
+	b := buf.Get(max(int(s.answerSize.Load()), answerRoom))
 	var room [wire.HeaderLen]byte
 	b.B = append(s.link.BeginFrame(b.B), room[:]...)
 	return b
@@ -155,6 +155,9 @@ func (b *block) answer(answer *buf.Buf, start int, q *queued, isError bool) *buf
 	s := b.session
 	wire.PutHeader(answer.B[start-wire.HeaderLen:], q.id, wire.Response(q.typ, isError))
 	framed := s.link.EndFrame(answer.B, 0, false)
+	if size := int32(min(len(framed), keptBytes)); size > s.answerSize.Load() && size > answerRoom {
+		s.answerSize.Store(size)
+	}
 	if len(framed) >= bulkBytes {
 		answer.B = framed
 		s.respond(newOutgoing(answer, 1))

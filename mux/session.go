@@ -34,20 +34,22 @@ type Session struct {
 	outSize int       // of the last out
 
 	// Owned by the read owner, for the time of one read.
-	ownerCtx context.Context //nolint:containedctx // that of functions which run on the read owner
-	request  Request         // the one that is being looked at
-	block    *block          // batched requests so far
-	answers  *buf.Buf        // framed answers of inline requests, refusals, pongs
-	answered int             // how many
-	inlined  bool            // inline requests count as one more in inflight until ReadDone
-	counts   batchCounts
-	readAt   atomic.Int64 // when the read began, on the session's clock; 0 until somebody asks
+	ownerCtx    context.Context //nolint:containedctx // that of functions which run on the read owner
+	request     Request         // the one that is being looked at
+	block       *block          // batched requests so far
+	answers     *buf.Buf        // framed answers of inline requests, refusals, pongs
+	answered    int             // how many
+	answersSize int             // bytes of the last answers
+	inlined     bool            // inline requests count as one more in inflight until ReadDone
+	counts      batchCounts
+	readAt      atomic.Int64 // when the read began, on the session's clock; 0 until somebody asks
 
 	reading    atomic.Bool // between Message and ReadDone
 	kickWanted atomic.Bool // see kickLater
 
 	oldest *block // the watched block that the read owner looks at, nil when it has ended; guarded by Workers.mu
 
+	answerSize    atomic.Int32 // the room that a worker's next answer should have
 	inflight      atomic.Int32 // requests being served
 	inflightBytes atomic.Int64 // of their payloads
 	draining      atomic.Bool
@@ -331,7 +333,7 @@ func (s *Session) callInline(r *Request, dst []byte) (out []byte, isError bool) 
 // its payload begin. The payload is to be appended to answers.
 func (s *Session) beginAnswer() (start, payload int) {
 	if s.answers == nil {
-		s.answers = buf.Get(answerRoom)
+		s.answers = buf.Get(max(s.answersSize, answerRoom))
 	}
 	start = len(s.answers.B)
 	var room [wire.HeaderLen]byte
@@ -353,6 +355,7 @@ func (s *Session) flushAnswers() {
 	if s.answers == nil {
 		return
 	}
+	s.answersSize = min(len(s.answers.B), flushBytes)
 	p := newOutgoing(s.answers, s.answered)
 	s.answers, s.answered = nil, 0
 	s.mustRespond(p)
@@ -429,9 +432,9 @@ func (s *Session) Collect(dst [][]byte) [][]byte {
 		s.lent.sent()
 		s.lent = nil
 	}
-	var out []byte
 	var load int64
-	for s.lent == nil && len(out) < collectBytes {
+	size := 0
+	for s.lent == nil && size < collectBytes {
 		p := s.queue.pop()
 		if p == nil {
 			break
@@ -444,22 +447,23 @@ func (s *Session) Collect(dst [][]byte) [][]byte {
 			s.lent = p
 			break
 		}
-		if out == nil {
-			if s.out == nil {
-				s.out = buf.Get(max(s.outSize, minCollect))
-			}
-			out = s.out.B[:0]
+		switch {
+		case s.out == nil:
+			s.out = buf.Get(max(s.outSize, minCollect))
+		case size == 0:
+			s.out.B = s.out.B[:0]
 		}
-		out = append(out, p.b...)
+		s.out.Append(p.b)
+		size = len(s.out.B)
 		p.sent()
 	}
 	if load > 0 {
 		s.queue.sent(load)
 	}
 	switch {
-	case len(out) > 0:
-		s.out.B, s.outSize = out, min(len(out), collectBytes)
-		dst = append(dst, out)
+	case size > 0:
+		s.outSize = min(size, collectBytes)
+		dst = append(dst, s.out.B)
 	case s.out != nil:
 		s.out.Release()
 		s.out = nil

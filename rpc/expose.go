@@ -81,9 +81,7 @@ func NewServiceOf(qualified string, value any, opts ...ExposeOption) (*Service, 
 		if err != nil {
 			return nil, fmt.Errorf("rpc: expose %s: method %s: %w", qualified, goName, err)
 		}
-		if o.optional[goName] == 0 {
-			m.invoke = directInvoke(wire, rv, goName, m.invoke)
-		}
+		m.invoke = directInvoke(wire, rv, goName, m.invoke)
 		m.inline = o.inline[goName]
 		s.add(m)
 		delete(o.names, goName)
