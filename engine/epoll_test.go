@@ -462,6 +462,7 @@ func TestDriverChoice(t *testing.T) {
 		server Driver
 		client Driver
 	}{
+		{listenTCP, DriverAuto, DriverEpoll, DriverStd},
 		{listenTCP, DriverStd, DriverStd, DriverStd},
 		{listenTCP, DriverEpoll, DriverEpoll, DriverEpoll},
 		{listenTLS, DriverEpoll, DriverStd, DriverStd},
