@@ -6,16 +6,20 @@
 //
 // # Reading
 //
-// One goroutine owns the read side of a connection. It parses and unmasks frames
-// in the read buffer and lends each message to Handler.Message. An idle
-// connection over plain TCP holds this goroutine and no buffer.
+// One goroutine at a time owns the read side of a connection. It parses and
+// unmasks frames in the read buffer and lends each message to Handler.Message. An
+// idle connection over plain TCP holds no buffer.
+//
+// There are two drivers ([Driver]), which behave alike. The std driver has a
+// goroutine for each connection. On the epoll driver the owner is a poller, which has many
+// connections: a handler that blocks stops all of them.
 //
 // # Writing
 //
 // Whoever has something to send queues it where Handler.Collect finds it, and
 // calls [Conn.Kick]. One caller at a time holds the write role, collects what
 // everybody queued and writes it without blocking; when the socket is full, a
-// goroutine of the connection takes over.
+// goroutine of the connection or the poller takes over.
 //
 // # Ending
 //

@@ -85,7 +85,7 @@ func (s *Server) Serve(ln net.Listener) error {
 		delete(s.listeners, ln)
 		s.mu.Unlock()
 	}()
-	polled := s.cfg.TLS == nil && s.cfg.Driver == DriverEpoll
+	polled := s.cfg.TLS == nil && s.cfg.Driver != DriverStd
 	delay := time.Duration(0)
 	for {
 		nc, err := ln.Accept()
