@@ -20,7 +20,8 @@ import (
 
 func TestMain(m *testing.M) {
 	ants.Release() // the package's own default pool, which nothing here uses
-	goleak.VerifyTestMain(m)
+	// Pollers live as long as the process.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/cloudwego/netpoll.(*defaultPoll).Wait"))
 }
 
 // runTool runs the tool and returns what it printed.
