@@ -30,7 +30,7 @@ type benchFlags struct {
 
 // runBench runs one workload, or all of them in a table.
 func runBench(ctx context.Context, e *env, args []string) error {
-	flags := newFlags(e, "bench", "[rpc | callback | idle | sleepers] [flags]")
+	flags := newFlags(e, "bench", "[rpc | callback | idle | sleepers | ping-pong] [flags]")
 	var b benchFlags
 	flags.StringVar(&b.addr, "addr", "", "`URL` of a server started with netron serve --bench; default: a process of its own")
 	flags.IntVar(&b.conns, "conns", 0, "connections; default 1, of idle 10,000, of sleepers 10 with 1,000 of them each")
@@ -81,6 +81,12 @@ func (b *benchFlags) run(ctx context.Context, e *env, workload string) error {
 			return err
 		}
 		return printResult(e, result, b.asJSON)
+	case "ping-pong":
+		result, err := benchPingPong(ctx, b.duration)
+		if err != nil {
+			return err
+		}
+		return printResult(e, result, b.asJSON)
 	case "idle":
 		return b.withServer(ctx, func(url string, pid int) error {
 			run := bench.Idle{URL: url, Pid: pid, Conns: b.conns, Duration: b.duration, Config: config, Dial: dial}
@@ -108,7 +114,7 @@ func (b *benchFlags) run(ctx context.Context, e *env, workload string) error {
 			return nil
 		})
 	}
-	return usagef("unknown workload %q, want rpc, callback, idle or sleepers", workload)
+	return usagef("unknown workload %q, want rpc, callback, idle, sleepers or ping-pong", workload)
 }
 
 // rpc returns the run of calls that the flags describe.
