@@ -22,6 +22,48 @@ func forEachDriver(t *testing.T, f func(t *testing.T, listener netron.Config, di
 	}
 }
 
+// TestCallsAllocateNothing checks the promise over sockets, both sides together: the
+// client with Method and MethodFunc, the server with Handle.
+func TestCallsAllocateNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("allocations differ under the race detector")
+	}
+	forEachDriver(t, func(t *testing.T, listener netron.Config, dialDriver netron.DialOption) {
+		node, url := serve(t, listener)
+		if err := node.ExposeService(marks(nil)); err != nil {
+			t.Fatal(err)
+		}
+		stub, err := dial(t, url, dialDriver).Service(t.Context(), "marks")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx := context.Background()
+		answers := make(chan error, 1)
+		answer := func(_ context.Context, _ int, err error) { answers <- err }
+		for _, method := range []string{"fast", "inline"} {
+			call, start := rpc.Method[markArgs, int](stub, method), rpc.MethodFunc[markArgs, int](stub, method)
+			for name, f := range map[string]func() error{
+				"Method": func() error {
+					_, err := call(ctx, markArgs{1})
+					return err
+				},
+				"MethodFunc": func() error {
+					return errors.Join(start(ctx, markArgs{1}, answer), <-answers)
+				},
+			} {
+				n := testing.AllocsPerRun(1000, func() {
+					if err := f(); err != nil {
+						t.Error(err)
+					}
+				})
+				if n >= 1 {
+					t.Errorf("%s of %s: %v allocations per call, want 0", name, method, n)
+				}
+			}
+		}
+	})
+}
+
 type markArgs struct{ N int }
 
 // marks returns a service with one method for each way of dispatch, and one that

@@ -3,6 +3,7 @@ package mux
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/d-e-v-grid/netron/internal/buf"
 	"github.com/d-e-v-grid/netron/internal/wire"
@@ -20,8 +21,9 @@ import (
 type block struct {
 	session *Session
 	queue   []queued
-	data    *buf.Buf // copies of the payloads
-	watched bool     // in the list of Workers; fixed at submit
+	data    *buf.Buf      // copies of the payloads
+	cost    time.Duration // of the requests, by the means of their targets
+	watched bool          // in the list of Workers; fixed at submit
 
 	next    atomic.Int32 // index of the next request to be claimed
 	workers atomic.Int32 // those that are in run or about to be; while the block is in Workers.running it is 0 only under Workers.mu
@@ -48,8 +50,11 @@ type queued struct {
 }
 
 const (
-	// blockRequests is how many requests a block holds at most.
+	// blockRequests is how many requests a block holds at most, and blockCost how long
+	// they may take together, as far as is known. More go to further workers, which
+	// other processors may have.
 	blockRequests = 256
+	blockCost     = 200 * time.Microsecond
 	// flushBytes is the size from which answers do not wait for the end of their block.
 	flushBytes = 32 << 10
 	// answerRoom is the room that an answer's buffer starts with.
@@ -72,6 +77,9 @@ func (b *block) add(r *Request) {
 	if b.data == nil {
 		b.data = buf.Get(len(r.Payload))
 	}
+	if r.Target != nil {
+		b.cost += r.Target.Mean()
+	}
 	at := len(b.data.B)
 	b.data.Append(r.Payload)
 	b.queue = append(b.queue, queued{
@@ -79,6 +87,9 @@ func (b *block) add(r *Request) {
 		at: uint32(at), end: uint32(len(b.data.B)), offset: uint32(r.Offset), count: uint32(r.Count),
 	})
 }
+
+// full reports whether the block should take no more requests.
+func (b *block) full() bool { return len(b.queue) >= blockRequests || b.cost >= blockCost }
 
 // size returns the bytes of all payloads.
 func (b *block) size() int64 {
@@ -97,6 +108,7 @@ func (b *block) recycle() {
 	clear(b.queue)
 	b.queue = b.queue[:0]
 	b.session = nil
+	b.cost = 0
 	b.watched = false
 	b.seenAt = 0
 	b.next.Store(0)

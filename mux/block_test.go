@@ -17,12 +17,14 @@ import (
 
 // testTarget is what a request asks for, by the first byte of its payload.
 type testTarget struct {
+	mean     time.Duration
 	dispatch atomic.Uint32
 	stalls   atomic.Int32
 }
 
-func (t *testTarget) Dispatch() Dispatch { return Dispatch(t.dispatch.Load()) }
-func (t *testTarget) Stalled()           { t.stalls.Add(1) }
+func (t *testTarget) Dispatch() Dispatch  { return Dispatch(t.dispatch.Load()) }
+func (t *testTarget) Mean() time.Duration { return t.mean }
+func (t *testTarget) Stalled()            { t.stalls.Add(1) }
 
 // sleepy echoes a request after as many milliseconds as its second byte says.
 func sleepy(r *Request, dst []byte) ([]byte, bool) {
@@ -164,6 +166,33 @@ func TestLearnedRequestsLeaveTheirBatch(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 		for range 100 {
 			tc.next("the slow ones all at a time")
+		}
+	})
+}
+
+// TestCostlyRequestsShareWorkers checks that requests which are known to take some
+// time, though not long enough for workers of their own, do not all wait for one.
+func TestCostlyRequestsShareWorkers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		target := &testTarget{mean: blockCost / 4}
+		tc := newTestConn(t, Config{
+			Connector: true,
+			Route:     func(r *Request) { r.Target = target },
+			Serve: func(r *Request, dst []byte) ([]byte, bool) {
+				time.Sleep(target.mean)
+				return echo(r, dst)
+			},
+		})
+		defer tc.end()
+		tc.asConnector()
+		var batch []string
+		for id := range uint32(40) {
+			batch = append(batch, packed(id, 0x43, "\x01"))
+		}
+		tc.writeHex(batch...)
+		time.Sleep(blockCost)
+		for range 40 {
+			tc.next("ten workers with four requests each")
 		}
 	})
 }

@@ -2,6 +2,7 @@ package mux
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/d-e-v-grid/netron/internal/wire"
 )
@@ -40,6 +41,10 @@ func (d Dispatch) String() string {
 type Target interface {
 	// Dispatch says where requests for the target are served. It may change.
 	Dispatch() Dispatch
+
+	// Mean is about how long its handlers take. A batch ends when the means of its
+	// requests add up to more than a hand-over should bring.
+	Mean() time.Duration
 
 	// Stalled is told that a handler of the target took so long that the rest of its
 	// batch went to another worker. It must not block.

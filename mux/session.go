@@ -239,7 +239,7 @@ func (s *Session) serve(pkt wire.Packet) {
 		s.block = newBlock(s)
 	}
 	s.block.add(r)
-	if len(s.block.queue) == blockRequests {
+	if s.block.full() {
 		s.submitBlock()
 	}
 }

@@ -57,6 +57,9 @@ func (m *method) Dispatch() mux.Dispatch {
 	return mux.Batched
 }
 
+// Mean implements [mux.Target].
+func (m *method) Mean() time.Duration { return time.Duration(m.mean.Load()) }
+
 // Stalled implements [mux.Target].
 func (m *method) Stalled() { m.observe(stalledTime) }
 
@@ -70,7 +73,9 @@ func (m *method) isSampled(id uint32) bool {
 // lost, which a mean does not mind.
 func (m *method) observe(d time.Duration) {
 	mean := m.mean.Load()
-	mean += (int64(min(d, time.Second)) - mean) >> meanWeight
+	// One call that a busy machine has interrupted must not make a fast method slow.
+	d = min(d, max(stalledTime, time.Duration(4*mean)), time.Second)
+	mean += (int64(d) - mean) >> meanWeight
 	m.mean.Store(mean)
 	switch alone := m.alone.Load(); {
 	case !alone && mean > int64(aloneAbove):

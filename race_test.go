@@ -1,0 +1,5 @@
+//go:build race
+
+package netron_test
+
+const raceEnabled = true
