@@ -318,8 +318,8 @@ func TestCallbackCallsOn(t *testing.T) {
 			}
 		}
 		nothing := func(context.Context, Reply, error) {}
-		start(t.Context(), 1, func(ctx context.Context, r Reply, err error) {
-			kept = ctx
+		start(t.Context(), 1, func(ctx context.Context, _ Reply, _ error) {
+			kept = ctx //nolint:fatcontext // what code must not do, and may
 			if err := WouldBlock(ctx); !errors.Is(err, ErrWouldBlock) || !tc.session.Owns(ctx) {
 				t.Errorf("WouldBlock in a callback = %v, want ErrWouldBlock", err)
 			}

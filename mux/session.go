@@ -404,6 +404,7 @@ func (s *Session) ReadDone() {
 	}
 	if s.counts.requests > 0 {
 		s.stats.requests.Add(s.counts.requests)
+		s.request = Request{} // it must not keep what was read alive
 	}
 	if s.counts.replies > 0 {
 		s.stats.replies.Add(s.counts.replies)

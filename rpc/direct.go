@@ -81,10 +81,10 @@ func addNoArgument(t directTable) {
 	t[reflect.TypeFor[fn]()] = direct{
 		client: func(s *Stub, name string) any {
 			c := newCaller[args0, struct{}](s, name)
-			return fn(func(ctx context.Context) error {
+			return func(ctx context.Context) error {
 				_, err := c.call(ctx, args0{})
 				return err
-			})
+			}
 		},
 		server: func(name string, recv, code unsafe.Pointer, misfit invokeFunc) invokeFunc {
 			f := *(*func(unsafe.Pointer, context.Context) error)(unsafe.Pointer(&code))
@@ -98,7 +98,7 @@ func add0[R any](t directTable) {
 	t[reflect.TypeFor[fn]()] = direct{
 		client: func(s *Stub, name string) any {
 			c := newCaller[args0, R](s, name)
-			return fn(func(ctx context.Context) (R, error) { return c.call(ctx, args0{}) })
+			return func(ctx context.Context) (R, error) { return c.call(ctx, args0{}) }
 		},
 		server: func(name string, recv, code unsafe.Pointer, misfit invokeFunc) invokeFunc {
 			f := *(*func(unsafe.Pointer, context.Context) (R, error))(unsafe.Pointer(&code))
@@ -119,10 +119,10 @@ func addArgument[A any](t directTable) {
 	t[reflect.TypeFor[fn]()] = direct{
 		client: func(s *Stub, name string) any {
 			c := newCaller[args1[A], struct{}](s, name)
-			return fn(func(ctx context.Context, a A) error {
+			return func(ctx context.Context, a A) error {
 				_, err := c.call(ctx, args1[A]{a})
 				return err
-			})
+			}
 		},
 		server: func(name string, recv, code unsafe.Pointer, misfit invokeFunc) invokeFunc {
 			f := *(*func(unsafe.Pointer, context.Context, A) error)(unsafe.Pointer(&code))
@@ -143,7 +143,7 @@ func add1[A, R any](t directTable) {
 	t[reflect.TypeFor[fn]()] = direct{
 		client: func(s *Stub, name string) any {
 			c := newCaller[args1[A], R](s, name)
-			return fn(func(ctx context.Context, a A) (R, error) { return c.call(ctx, args1[A]{a}) })
+			return func(ctx context.Context, a A) (R, error) { return c.call(ctx, args1[A]{a}) }
 		},
 		server: func(name string, recv, code unsafe.Pointer, misfit invokeFunc) invokeFunc {
 			f := *(*func(unsafe.Pointer, context.Context, A) (R, error))(unsafe.Pointer(&code))
@@ -163,10 +163,10 @@ func addArguments[A, B any](t directTable) {
 	t[reflect.TypeFor[fn]()] = direct{
 		client: func(s *Stub, name string) any {
 			c := newCaller[args2[A, B], struct{}](s, name)
-			return fn(func(ctx context.Context, a A, b B) error {
+			return func(ctx context.Context, a A, b B) error {
 				_, err := c.call(ctx, args2[A, B]{a, b})
 				return err
-			})
+			}
 		},
 		server: func(name string, recv, code unsafe.Pointer, misfit invokeFunc) invokeFunc {
 			f := *(*func(unsafe.Pointer, context.Context, A, B) error)(unsafe.Pointer(&code))
@@ -182,7 +182,7 @@ func add2[A, B, R any](t directTable) {
 	t[reflect.TypeFor[fn]()] = direct{
 		client: func(s *Stub, name string) any {
 			c := newCaller[args2[A, B], R](s, name)
-			return fn(func(ctx context.Context, a A, b B) (R, error) { return c.call(ctx, args2[A, B]{a, b}) })
+			return func(ctx context.Context, a A, b B) (R, error) { return c.call(ctx, args2[A, B]{a, b}) }
 		},
 		server: func(name string, recv, code unsafe.Pointer, misfit invokeFunc) invokeFunc {
 			f := *(*func(unsafe.Pointer, context.Context, A, B) (R, error))(unsafe.Pointer(&code))

@@ -49,9 +49,21 @@ func (c *common) Join(_ context.Context, a, b string) (string, error) { return a
 // that do not: results and errors are the same.
 func TestDirectAgreesWithReflection(t *testing.T) {
 	values := [][]byte{
-		{}, {0xc0}, codec.AppendUndefined(nil), {0xc3}, {7}, {0xff}, codec.AppendFloat(nil, 2.5), codec.AppendFloat(nil, 1e300),
-		codec.AppendString(nil, "text"), codec.AppendString(nil, ""), {0xc4, 2, 1, 2}, {0x91, 1}, {0x80}, {0xc1}, {0xa5, 'x'},
-		codec.AppendInt(nil, -1<<40), {0xcf, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
+		{},
+		{0xc0},
+		codec.AppendUndefined(nil),
+		{0xc3},
+		{7},
+		{0xff},
+		codec.AppendFloat(nil, 2.5), codec.AppendFloat(nil, 1e300),
+		codec.AppendString(nil, "text"), codec.AppendString(nil, ""),
+		{0xc4, 2, 1, 2},
+		{0x91, 1},
+		{0x80},
+		{0xc1},
+		{0xa5, 'x'},
+		codec.AppendInt(nil, -1<<40),
+		{0xcf, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
 	}
 	rv := reflect.ValueOf(&common{})
 	for i := range rv.NumMethod() {

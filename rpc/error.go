@@ -233,12 +233,12 @@ func fieldMap(fields codec.Fields) map[string]any {
 	return m
 }
 
-// callError turns what package mux reports about a call into an Error.
 // ErrWouldBlock is wrapped by the error of a call that was asked to wait by code
 // which must not: an inline method, or the callback of [Stub.CallFunc]. Nothing was
 // sent.
 var ErrWouldBlock = mux.ErrWouldBlock
 
+// callError turns what package mux reports about a call into an Error.
 func callError(err error) *Error {
 	switch {
 	case errors.Is(err, mux.ErrTimeout), errors.Is(err, context.DeadlineExceeded):
