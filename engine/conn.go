@@ -53,6 +53,7 @@ type Conn struct {
 	waiting  atomic.Int64 // since when the write role is parked without progress; 0 if it is not
 	deaf     atomic.Bool  // the reader discards what comes
 	dead     atomic.Bool  // set under mu: no goroutine may start any more
+	paused   atomic.Bool  // resumec is there
 	stats    connCounters
 
 	mu            sync.Mutex
@@ -74,6 +75,7 @@ type Conn struct {
 	flushedc      chan struct{} // closed by markFlushed; made when closing begins
 	flushed       bool
 	roleDone      chan struct{} // see roleEnd
+	resumec       chan struct{} // closed at the end of the pause; nil while there is none
 	ctl           []byte        // control frames to be written
 	cause         error         // why the connection ends; the first wins
 	timer         *time.Timer   // runs tick

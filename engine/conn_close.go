@@ -75,6 +75,7 @@ func (c *Conn) beginCloseLocked(code uint16, reason string, cause error) bool {
 		return false
 	}
 	c.closing = true
+	c.resumeLocked() // the peer's close frame must be read
 	c.closeCode, c.closeReason = code, reason
 	if c.cause == nil {
 		c.cause = cause
@@ -148,6 +149,7 @@ func (c *Conn) abort(err error) {
 	}
 	c.aborted = true
 	c.deaf.Store(true)
+	c.resumeLocked()
 	if c.cause == nil {
 		c.cause = err
 	}

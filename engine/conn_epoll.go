@@ -98,6 +98,10 @@ func (c *Conn) acceptReturned() {
 // onReadable reads once. It runs on the poller, as onWritable does.
 func (c *Conn) onReadable(poller) error {
 	defer c.recoverRead()
+	if c.paused.Load() {
+		c.leavePoller()
+		return nil
+	}
 	s := c.sock
 	n, err := s.readNow(c.inBuf.space())
 	if n > 0 {
@@ -128,6 +132,21 @@ func (c *Conn) onWritable(poller) error {
 		c.flush()
 	}
 	return nil
+}
+
+// leavePoller moves the read side of a paused connection to a goroutine, which
+// waits for the end of the pause and then reads as on the std driver. It runs on
+// the poller.
+func (c *Conn) leavePoller() {
+	s := c.sock
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dead.Load() {
+		return
+	}
+	s.op.OnHup = nil // a hang-up that comes with this event is found by the goroutine
+	_ = s.op.Control(pollDetach)
+	c.wg.Go(c.readRest)
 }
 
 // onHangup takes the connection over from the poller. It runs on a goroutine of

@@ -38,6 +38,7 @@ func (c *Conn) readEarly() {
 // readFrom reads to the end.
 func (c *Conn) readFrom(src source) {
 	for {
+		c.awaitResume()
 		n, err := src.read(&c.inBuf)
 		if n > 0 {
 			c.arrived(n)

@@ -11,7 +11,12 @@ func (c *Conn) tick() {
 	closing, closeAt := c.closing, c.closeAt
 	c.mu.Unlock()
 
-	silence := now - time.Duration(c.lastRead.Load())
+	silence, quiet := now-time.Duration(c.lastRead.Load()), now-time.Duration(c.lastPing.Load())
+	if c.paused.Load() {
+		silence = 0 // nobody listens
+	} else {
+		quiet = min(quiet, silence)
+	}
 	waiting := time.Duration(c.waiting.Load())
 	switch {
 	case waiting > 0 && due(c.lim.writeTimeout, now-waiting):
@@ -28,7 +33,7 @@ func (c *Conn) tick() {
 	case c.partial.Load() && due(c.lim.frameTimeout, silence):
 		c.fail(&CloseError{Code: ClosePolicy, Reason: "unfinished message timed out", Err: ErrFrameTimeout})
 		return // beginning to close has armed the timer
-	case due(c.lim.pingInterval, min(silence, now-time.Duration(c.lastPing.Load()))):
+	case due(c.lim.pingInterval, quiet): // while paused, too: the peer takes our silence for death
 		c.lastPing.Store(int64(now))
 		c.stats.pingsOut.Add(1)
 		c.queueControl(opPing, nil)
@@ -59,9 +64,14 @@ func (c *Conn) nextTick(now time.Duration) time.Duration {
 		}
 		return next
 	}
-	read := time.Duration(c.lastRead.Load())
+	read, ping := time.Duration(c.lastRead.Load()), time.Duration(c.lastPing.Load())
+	if c.paused.Load() {
+		read = now
+	} else {
+		ping = max(ping, read)
+	}
 	if d := c.lim.pingInterval; d > 0 {
-		at(max(read, time.Duration(c.lastPing.Load())) + d)
+		at(ping + d)
 	}
 	if d := c.lim.pingTimeout; d > 0 {
 		at(read + d)
