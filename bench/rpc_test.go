@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -79,5 +81,38 @@ func TestRPCEnds(t *testing.T) {
 	}
 	if _, err := (bench.RPC{Conns: -1}).Run(t.Context()); err == nil {
 		t.Error("Run with -1 connections = nil, want an error")
+	}
+}
+
+func TestSleepers(t *testing.T) {
+	r, err := bench.Sleepers{URL: serve(t), Conns: 2, Each: 50, Duration: 300 * time.Millisecond}.Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, part := range []*bench.Result{r.Alone, r.Beside, r.Churning, r.Among} {
+		if part.OpsPerS <= 0 {
+			t.Errorf("part %d: no calls", i)
+		}
+	}
+	if r.Beside.Sleepers != 0 || r.Churning.Sleepers == 0 || r.Among.Sleepers == 0 {
+		t.Errorf("%d, %d and %d sleepers ended, want none, some and some", r.Beside.Sleepers, r.Churning.Sleepers, r.Among.Sleepers)
+	}
+	if _, err := (bench.Sleepers{Duration: time.Minute}).Run(t.Context()); err == nil {
+		t.Error("a minute of sleepers = nil, want an error")
+	}
+}
+
+func TestIdle(t *testing.T) {
+	run := bench.Idle{URL: serve(t), Conns: 100, Settle: 10 * time.Millisecond, Duration: 100 * time.Millisecond}
+	if _, err := run.Run(t.Context()); err == nil {
+		t.Error("Run without a process to measure = nil, want an error")
+	}
+	run.Pid = os.Getpid() // both sides are measured
+	r, err := run.Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if runtime.GOOS == "linux" && r.SrvRSSMB <= 0 {
+		t.Errorf("%v: no memory was measured", r)
 	}
 }

@@ -103,15 +103,7 @@ func (b *benchFlags) run(ctx context.Context, e *env, workload string) error {
 			if err != nil {
 				return err
 			}
-			for i, part := range []*bench.Result{result.Alone, result.Beside, result.Among} {
-				if !b.asJSON {
-					fmt.Fprintf(e.stdout, "%s (%s of them ended)\n    ", []string{"fast calls alone", "beside connections full of sleepers", "among sleepers on one connection"}[i], bench.Count(float64(part.Sleepers)))
-				}
-				if err := printResult(e, part, b.asJSON); err != nil {
-					return err
-				}
-			}
-			return nil
+			return printSleepers(e, result, b.asJSON)
 		})
 	}
 	return usagef("unknown workload %q, want rpc, callback, idle, sleepers or ping-pong", workload)
@@ -124,6 +116,30 @@ func (b *benchFlags) rpc() bench.RPC {
 		run.Mode = bench.Typed
 	}
 	return run
+}
+
+// printSleepers prints the parts of a run with sleepers, and how the p99 of the fast
+// calls compares with that when they are alone.
+func printSleepers(e *env, r *bench.SleepersResult, asJSON bool) error {
+	for _, part := range []struct {
+		name   string
+		result *bench.Result
+	}{
+		{"alone", r.Alone},
+		{"beside connections full of handlers that are asleep", r.Beside},
+		{"beside as many that sleep for a second each, again and again", r.Churning},
+		{"among 100 such on their own connection", r.Among},
+	} {
+		if asJSON {
+			if err := printResult(e, part.result, true); err != nil {
+				return err
+			}
+			continue
+		}
+		fmt.Fprintf(e.stdout, "fast calls %s (%s ended): %s/s, p50 %.0f us, p99 %.0f us, %.2f of that alone\n", part.name,
+			bench.Count(float64(part.result.Sleepers)), bench.Count(part.result.OpsPerS), part.result.P50us, part.result.P99us, part.result.P99us/r.Alone.P99us)
+	}
+	return nil
 }
 
 func printResult(e *env, r *bench.Result, asJSON bool) error {
