@@ -118,7 +118,7 @@ func reversed(p *outgoing) (first *outgoing) {
 }
 
 // outQueue is the bounded queue of a session's outgoing messages, in two lanes:
-// large messages let all others pass. Producers are any goroutines; the one
+// large messages let small ones pass, though not without end. Producers are any goroutines; the one
 // consumer is the holder of the link's write role.
 //
 // When the queue is full a producer waits for room, or is told that there is
@@ -240,9 +240,14 @@ func (q *outQueue) wakeLocked() {
 	}
 }
 
-// pop returns the next message to send, nil if there is none. Only the consumer
-// calls it.
-func (q *outQueue) pop() *outgoing {
+// pop returns the next message to send, nil if there is none: a small one, or a bulk
+// one where that is due or there is no other. Only the consumer calls it.
+func (q *outQueue) pop(bulkDue bool) *outgoing {
+	if bulkDue {
+		if p := q.bulk.pop(); p != nil {
+			return p
+		}
+	}
 	if p := q.small.pop(); p != nil {
 		return p
 	}

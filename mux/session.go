@@ -32,6 +32,7 @@ type Session struct {
 	out     *buf.Buf  // small messages, copied together
 	lent    *outgoing // a large message that the link is writing
 	outSize int       // of the last out
+	bulkDue bool      // small messages have had their turn
 
 	// Owned by the read owner, for the time of one read.
 	ownerCtx    context.Context //nolint:containedctx // that of functions which run on the read owner
@@ -436,7 +437,8 @@ func (s *Session) Collect(dst [][]byte) [][]byte {
 	var load int64
 	size := 0
 	for s.lent == nil && size < collectBytes {
-		p := s.queue.pop()
+		p := s.queue.pop(s.bulkDue)
+		s.bulkDue = false
 		if p == nil {
 			break
 		}
@@ -463,6 +465,7 @@ func (s *Session) Collect(dst [][]byte) [][]byte {
 	}
 	switch {
 	case size > 0:
+		s.bulkDue = size >= collectBytes // there may be no end of small ones
 		s.outSize = min(size, collectBytes)
 		dst = append(dst, s.out.B)
 	case s.out != nil:
