@@ -70,9 +70,6 @@ func (s *Session) NewCall() *Call {
 // Len returns the size of the packet so far, in bytes.
 func (c *Call) Len() int { return len(c.B) - c.payload + wire.HeaderLen }
 
-// Payload returns where the payload begins in B.
-func (c *Call) Payload() int { return c.payload }
-
 // Release ends the use of the call and of its answer. Call it once, after Do or
 // instead of it, and not after Start has returned nil.
 func (c *Call) Release() {

@@ -77,6 +77,9 @@ func (w *Workers) tick() {
 // caller as one of the block's workers. now is on the session's clock.
 func (w *Workers) stallsLocked(b *block, now int64, limit time.Duration) bool {
 	next := b.next.Load()
+	if next == 0 {
+		return false // its worker has not begun: the pool or the machine is busy, no handler is slow
+	}
 	if b.seenAt == 0 || b.seenNext != next {
 		b.seenNext, b.seenAt = next, now
 		return false
@@ -98,7 +101,7 @@ func (w *Workers) stallsLocked(b *block, now int64, limit time.Duration) bool {
 func (w *Workers) rescue(b *block) {
 	b.flush(false)
 	next := int(b.next.Load())
-	if t := b.queue[max(min(next, len(b.queue))-1, 0)].target; t != nil {
+	if t := b.queue[min(next, len(b.queue))-1].target; t != nil {
 		t.Stalled()
 	}
 	if next < len(b.queue) && w.pool.Invoke(b) == nil {
