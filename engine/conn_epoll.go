@@ -98,6 +98,9 @@ func (c *Conn) acceptReturned() {
 // onReadable reads once. It runs on the poller, as onWritable does.
 func (c *Conn) onReadable(poller) error {
 	defer c.recoverRead()
+	if c.dead.Load() {
+		return nil // ended by the accept function: finish owns the read side
+	}
 	s := c.sock
 	n, err := s.readNow(c.inBuf.space())
 	if n > 0 {
