@@ -63,9 +63,9 @@ type Config struct {
 	// and DriverStd for what is dialled.
 	Driver Driver
 	// Pollers is the least number of pollers of the epoll driver. They belong to
-	// the process, are started at the first use and are never stopped: a server
-	// or dialler uses the first so many of them, or, by default, all that there are, which is one
-	// poller for every 20 processors at first.
+	// the process, are started when they are first needed, and are never stopped. A
+	// server or dialler uses the first so many of them. Default is all that there
+	// are, which is one poller and one more for every 20 processors at first.
 	Pollers int
 
 	// Logger receives panics of handlers, failures to accept, and the lack of the epoll

@@ -98,7 +98,10 @@ func (c *Conn) acceptReturned() {
 // onReadable reads once. It runs on the poller, as onWritable does.
 func (c *Conn) onReadable(poller) error {
 	defer c.recoverRead()
-	if c.paused.Load() {
+	switch {
+	case c.dead.Load():
+		return nil // ended by the accept function: finish owns the read side
+	case c.paused.Load():
 		c.leavePoller()
 		return nil
 	}

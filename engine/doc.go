@@ -11,8 +11,8 @@
 // idle connection over plain TCP holds no buffer.
 //
 // There are two drivers ([Driver]), which behave alike. The std driver has a
-// goroutine for each connection. On the epoll driver the owner is a poller, which has many
-// connections: a handler that blocks stops all of them.
+// goroutine for each connection. On the epoll driver the owner is a poller, which
+// has many connections: a handler that blocks stops all of them.
 //
 // # Writing
 //

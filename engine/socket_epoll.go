@@ -62,8 +62,8 @@ func (s *socket) attach(onRead, onWrite, onHup func(poller) error) error {
 	return nil
 }
 
-// setHandlers is called before the operator is in the poller, or on the poller by a method of the
-// operator.
+// setHandlers is called before the operator is in the poller, or by a method of
+// the operator.
 func (s *socket) setHandlers(onRead, onWrite, onHup func(poller) error) {
 	s.op.OnRead, s.op.OnWrite, s.op.OnHup = onRead, onWrite, onHup
 }
