@@ -77,6 +77,11 @@ func (w *Workers) tick() {
 // caller as one of the block's workers. now is on the session's clock.
 func (w *Workers) stallsLocked(b *block, now int64, limit time.Duration) bool {
 	next := b.next.Load()
+	if next == 0 {
+		// Its worker has not begun, and another would not sooner. It may also be that
+		// submit finds no worker at all, and then must find the block as it left it.
+		return false
+	}
 	if b.seenAt == 0 || b.seenNext != next {
 		b.seenNext, b.seenAt = next, now
 		return false

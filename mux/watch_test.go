@@ -1,0 +1,63 @@
+package mux
+
+import (
+	"encoding/binary"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// tiredTarget takes its time when it is told of the first stall, as if the machine
+// had stopped the goroutine that tells it.
+type tiredTarget struct {
+	testTarget
+	told atomic.Bool
+}
+
+func (t *tiredTarget) Stalled() {
+	if !t.told.Swap(true) {
+		time.Sleep(5 * watchTick)
+	}
+	t.testTarget.Stalled()
+}
+
+// TestNoRescueBeforeTheWorker checks that a block which waits to be given to a
+// worker, while the read owner is held up, is not served by a rescue as well: when
+// the read owner then finds no worker, it refuses the block and gives it back.
+func TestNoRescueBeforeTheWorker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		target := &tiredTarget{}
+		tc := newTestConn(t, Config{
+			Connector: true,
+			Route:     func(r *Request) { r.Target = target },
+			Serve: func(r *Request, dst []byte) ([]byte, bool) {
+				time.Sleep(time.Second)
+				return echo(r, dst)
+			},
+		})
+		defer tc.end()
+		small, err := NewWorkers(3, 0, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer small.Close(time.Second)
+		tc.session.cfg.Workers = small
+		tc.asConnector()
+		tc.writeHex(packed(0, 0x43, "\x01"), packed(1, 0x43, "\x01"))
+		time.Sleep(watchTick + 2*stalledAfter) // the timer has seen it
+		tc.writeHex(packed(2, 0x43, "\x01"), packed(3, 0x43, "\x01"))
+		time.Sleep(10 * time.Second)
+		var answers [4]int
+		for range answers {
+			answers[binary.BigEndian.Uint32(tc.next("an answer for each request").p)]++
+		}
+		tc.wantIdle("no more answers than requests")
+		if answers != [4]int{1, 1, 1, 1} {
+			t.Errorf("answers by request: %v, want one each", answers)
+		}
+		if n, bytes := tc.session.Inflight(), small.bytes.Load(); n != 0 || bytes != 0 {
+			t.Errorf("%d requests of %d bytes are still counted, want none", n, bytes)
+		}
+	})
+}
