@@ -91,9 +91,6 @@ func (w *Workers) stallsLocked(b *block, now int64, limit time.Duration) bool {
 	}
 	b.seenAt = now
 	b.workers.Add(1)
-	if int(next) >= len(b.queue) {
-		w.unwatchLocked(b) // the rescue sends what is there; the last handlers hold up nothing
-	}
 	return true
 }
 
@@ -101,10 +98,19 @@ func (w *Workers) stallsLocked(b *block, now int64, limit time.Duration) bool {
 // called without mu, because sending calls the link, and for a caller that counts
 // as a worker of the block: the new one takes its place.
 func (w *Workers) rescue(b *block) {
-	b.flush(false)
+	sent := b.flush(false)
 	next := int(b.next.Load())
-	if t := b.queue[max(min(next, len(b.queue))-1, 0)].target; t != nil {
-		t.Stalled()
+	// While the queue is full it may be that, rather than the handler, which a worker
+	// waits for, and what is finished has to be sent later.
+	if sent {
+		if t := b.queue[min(next, len(b.queue))-1].target; t != nil {
+			t.Stalled()
+		}
+		if next >= len(b.queue) {
+			w.mu.Lock()
+			w.unwatchLocked(b) // the last handlers hold up nothing
+			w.mu.Unlock()
+		}
 	}
 	if next < len(b.queue) && w.pool.Invoke(b) == nil {
 		return

@@ -61,3 +61,41 @@ func TestNoRescueBeforeTheWorker(t *testing.T) {
 		}
 	})
 }
+
+// TestFinishedAnswersOutlastAFullQueue checks that the answers which a rescue cannot
+// send, because the queue is full, leave when there is room again, however long the
+// last handler of their block takes; and that no target is blamed meanwhile.
+func TestFinishedAnswersOutlastAFullQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		target := &testTarget{}
+		tc := newTestConn(t, Config{
+			Connector: true,
+			Route:     func(r *Request) { r.Target = target },
+			Serve: func(r *Request, dst []byte) ([]byte, bool) {
+				time.Sleep(time.Duration(r.Payload[0]) * time.Second)
+				return echo(r, dst)
+			},
+		})
+		defer tc.end()
+		tc.asConnector()
+		tc.hold()
+		tc.session.queue.maxMessages = 1
+		tc.call(t.Context(), "\xc0", 0)
+		synctest.Wait()
+		tc.writeHex(packed(1, 0x43, "\x00"), packed(2, 0x43, "\x02"))
+		time.Sleep(5 * watchTick)
+		if n := target.stalls.Load(); n != 0 {
+			t.Errorf("%d stalls while the queue is full, want none", n)
+		}
+		tc.release()
+		time.Sleep(2 * watchTick)
+		tc.wantHex("the call", packed(1, 0x43, "\xc0"))
+		tc.wantHex("the answer that was finished", packed(1, 0x03, "\x00"))
+		tc.wantIdle("the other sleeps")
+		time.Sleep(2 * time.Second)
+		tc.wantHex("the slow one", packed(2, 0x03, "\x02"))
+		if n := len(tc.workers.running); n != 0 {
+			t.Errorf("%d blocks are watched, want none", n)
+		}
+	})
+}
