@@ -195,7 +195,9 @@ func (b *block) finish(framed []byte, q *queued) (full bool) {
 		return false
 	}
 	if b.out == nil {
-		b.out = buf.Get(len(b.queue) * len(framed))
+		// Room for all, but for no more than is sent at once: what waits in the outgoing
+		// queue is counted by its length.
+		b.out = buf.Get(min(len(b.queue)*len(framed), flushBytes+len(framed)))
 	}
 	b.out.Append(framed)
 	b.count++

@@ -99,3 +99,14 @@ func TestFinishedAnswersOutlastAFullQueue(t *testing.T) {
 		}
 	})
 }
+
+// TestAnswersTakeNoMoreRoomThanTheyFill checks the memory of a block's answers, which
+// the limit of the outgoing queue does not see.
+func TestAnswersTakeNoMoreRoomThanTheyFill(t *testing.T) {
+	b := &block{queue: make([]queued, blockRequests)}
+	b.finish(make([]byte, flushBytes-1), &b.queue[0])
+	if room := cap(b.out.B); room > 2*flushBytes {
+		t.Errorf("%d bytes of room for answers that are sent from %d bytes on", room, flushBytes)
+	}
+	b.out.Release()
+}
