@@ -3,6 +3,7 @@ package mux
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/d-e-v-grid/netron/internal/buf"
@@ -130,4 +131,34 @@ func BenchmarkLane(b *testing.B) {
 			})
 		}
 	}
+}
+
+// TestReserveIsForAnswers checks that producers which find the queue full take
+// nothing of its reserve, not for a moment: who finds no reserve is cut off.
+func TestReserveIsForAnswers(t *testing.T) {
+	q := &outQueue{maxBytes: 1 << 20, maxMessages: 1 << 16}
+	large := func() *outgoing { return &outgoing{b: make([]byte, 4<<20), count: 1} }
+	if _, ok, _ := q.push(&outgoing{b: make([]byte, 1<<20), count: 1}, false); !ok {
+		t.Fatal("no room in an empty queue")
+	}
+	var done atomic.Bool
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for p := large(); !done.Load(); {
+				if _, ok, _ := q.push(p, false); ok {
+					t.Error("a full queue took a message")
+					return
+				}
+			}
+		})
+	}
+	for i := range 20_000 {
+		if _, ok, _ := q.push(&outgoing{b: make([]byte, 1), count: 1}, true); !ok {
+			t.Errorf("answer %d found no reserve", i)
+			break
+		}
+	}
+	done.Store(true)
+	wg.Wait()
 }

@@ -130,7 +130,7 @@ type outQueue struct {
 	small, bulk lane
 
 	// load is what waits: messages << loadShift | bytes. A producer adds what it
-	// brings, and takes it back if the queue was full before.
+	// brings unless the queue is full.
 	load    atomic.Int64
 	waiting atomic.Int32 // producers that wait for room
 
@@ -159,14 +159,19 @@ func (q *outQueue) full(load int64) bool {
 // no room ok is false and p stays the caller's; on an error p has been discarded.
 func (q *outQueue) push(p *outgoing, reserve bool) (first, ok bool, err error) {
 	load := p.load()
-	before := q.load.Add(load) - load
-	if q.full(before) {
+	// Not added and taken back: what a producer that finds no room brings must not
+	// make the reserve look used up meanwhile.
+	for {
+		before := q.load.Load()
+		used := before
 		if reserve {
-			before = before>>loadShift/2<<loadShift | before&loadBytes/2
+			used = before>>loadShift/2<<loadShift | before&loadBytes/2
 		}
-		if !reserve || q.full(before) {
-			q.sent(load)
+		if q.full(used) {
 			return false, false, nil
+		}
+		if q.load.CompareAndSwap(before, before+load) {
+			break
 		}
 	}
 	l := &q.small
