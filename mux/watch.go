@@ -49,26 +49,22 @@ func (w *Workers) unwatchLocked(b *block) {
 	}
 }
 
-// tick looks at all running blocks.
+// tick looks at all running blocks. The timer is armed again before the rescues:
+// they call links, and the link of a pipe delivers to the other session.
 func (w *Workers) tick() {
+	var stalled []*block
 	w.mu.Lock()
-	stalled := w.stalled[:0]
-	for i := len(w.running) - 1; i >= 0; i-- { // unwatching moves the last one to i
-		b := w.running[i]
+	for _, b := range w.running {
 		if w.stallsLocked(b, b.session.deadlines.now(), watchTick/2) {
 			stalled = append(stalled, b)
 		}
 	}
-	w.mu.Unlock()
-	for i, b := range stalled {
-		w.rescue(b)
-		stalled[i] = nil
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.stalled = stalled
 	if w.ticking = len(w.running) > 0 && !w.closed; w.ticking {
 		w.timer.Reset(watchTick)
+	}
+	w.mu.Unlock()
+	for _, b := range stalled {
+		w.rescue(b)
 	}
 }
 

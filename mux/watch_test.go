@@ -110,3 +110,36 @@ func TestAnswersTakeNoMoreRoomThanTheyFill(t *testing.T) {
 	}
 	b.out.Release()
 }
+
+// stuckTarget holds up who tells it of the first stall.
+type stuckTarget struct {
+	testTarget
+	told atomic.Bool
+}
+
+func (t *stuckTarget) Stalled() {
+	if !t.told.Swap(true) {
+		time.Sleep(time.Second)
+	}
+}
+
+// TestOneRescueHoldsUpNoOther checks that blocks are rescued while another rescue
+// takes long, as one over a pipe may, which delivers what it sends.
+func TestOneRescueHoldsUpNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		target := &stuckTarget{}
+		tc := newTestConn(t, Config{Connector: true, Route: func(r *Request) { r.Target = target }, Serve: sleepy})
+		defer tc.end()
+		tc.asConnector()
+		tc.writeHex(packed(1, 0x43, "\x00\x00"), packed(2, 0x43, "\x00\xff"))
+		time.Sleep(5 * watchTick)
+		tc.wantHex("the rescue that takes long has sent it", packed(1, 0x03, "\x00\x00"))
+		tc.writeHex(packed(3, 0x43, "\x00\xff"), packed(4, 0x43, "\x00\x00"), packed(5, 0x43, "\x00\x00"))
+		time.Sleep(5 * watchTick)
+		tc.wantHex("one of the others", packed(4, 0x03, "\x00\x00"))
+		time.Sleep(2 * time.Second)
+		for range 3 {
+			tc.next("the rest")
+		}
+	})
+}
