@@ -162,3 +162,29 @@ func TestReserveIsForAnswers(t *testing.T) {
 	done.Store(true)
 	wg.Wait()
 }
+
+// TestSmallMessagesPassNotForever checks that a large message leaves while there are
+// always small ones to send.
+func TestSmallMessagesPassNotForever(t *testing.T) {
+	q := &outQueue{maxBytes: 1 << 20, maxMessages: 1 << 16}
+	push := func(n int) {
+		if _, ok, err := q.push(&outgoing{b: make([]byte, n), count: 1, buf: buf.Get(0)}, false); !ok || err != nil {
+			t.Fatalf("push: %v, %v", ok, err)
+		}
+	}
+	push(bulkBytes)
+	for passed := 0; ; passed++ {
+		push(1 << 10)
+		p := q.pop()
+		if len(p.b) == bulkBytes {
+			if passed < passBytes>>11 {
+				t.Errorf("only %d small messages passed", passed)
+			}
+			return
+		}
+		if passed > 2*passBytes>>10 {
+			t.Fatal("the large message never left")
+		}
+		q.sent(p.load())
+	}
+}

@@ -118,7 +118,7 @@ func reversed(p *outgoing) (first *outgoing) {
 }
 
 // outQueue is the bounded queue of a session's outgoing messages, in two lanes:
-// large messages let all others pass. Producers are any goroutines; the one
+// large messages let others pass, up to passBytes. Producers are any goroutines; the one
 // consumer is the holder of the link's write role.
 //
 // When the queue is full a producer waits for room, or is told that there is
@@ -128,6 +128,7 @@ type outQueue struct {
 	maxMessages int64
 
 	small, bulk lane
+	passed      int // bytes of small messages taken since a bulk one was; owned by the consumer
 
 	// load is what waits: messages << loadShift | bytes. A producer adds what it
 	// brings unless the queue is full.
@@ -145,6 +146,9 @@ const (
 
 	// bulkBytes is the size from which a message is bulk.
 	bulkBytes = 32 << 10
+
+	// passBytes is how many bytes of small messages may pass a bulk one.
+	passBytes = 1 << 20
 )
 
 func (p *outgoing) load() int64 { return int64(p.count)<<loadShift + int64(len(p.b)) }
@@ -246,12 +250,19 @@ func (q *outQueue) wakeLocked() {
 }
 
 // pop returns the next message to send, nil if there is none. Only the consumer
-// calls it.
+// calls it. Small messages that never end let a bulk one go from time to time.
 func (q *outQueue) pop() *outgoing {
-	if p := q.small.pop(); p != nil {
+	if q.passed < passBytes {
+		if p := q.small.pop(); p != nil {
+			q.passed += len(p.b)
+			return p
+		}
+	}
+	q.passed = 0
+	if p := q.bulk.pop(); p != nil {
 		return p
 	}
-	return q.bulk.pop()
+	return q.small.pop()
 }
 
 // close refuses all further messages with err, wakes the waiting producers and
