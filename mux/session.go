@@ -42,7 +42,8 @@ type Session struct {
 	answersSize int             // bytes of the last answers
 	inlined     bool            // inline requests count as one more in inflight until ReadDone
 	counts      batchCounts
-	readAt      atomic.Int64 // when the read began, on the session's clock; 0 until somebody asks
+	reads       int64        // negative, and another for each read
+	readAt      atomic.Int64 // when the read began, on the session's clock; reads until somebody asks
 
 	reading    atomic.Bool // between Message and ReadDone
 	kickWanted atomic.Bool // see kickLater
@@ -182,6 +183,7 @@ func (s *Session) Message(text bool, p []byte) {
 		return
 	}
 	if !s.reading.Load() {
+		s.forgetTime()
 		s.reading.Store(true)
 	}
 	pkt, err := wire.Parse(p)
@@ -410,8 +412,8 @@ func (s *Session) ReadDone() {
 		s.stats.replies.Add(s.counts.replies)
 	}
 	s.counts = batchCounts{}
-	if s.readAt.Load() != 0 {
-		s.readAt.Store(0)
+	if s.readAt.Load() > 0 {
+		s.forgetTime()
 	}
 	s.flushAnswers()
 	if s.inlined {

@@ -143,3 +143,22 @@ func TestOneRescueHoldsUpNoOther(t *testing.T) {
 		}
 	})
 }
+
+// TestTimeOfAnEarlierRead checks that a read does not go by a time which somebody
+// with the context of the read owner, who was late, left behind.
+func TestTimeOfAnEarlierRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tc := newTestConn(t, Config{Connector: true})
+		defer tc.end()
+		tc.asConnector()
+		s := tc.session
+		s.readAt.Store(s.deadlines.now())
+		time.Sleep(time.Minute)
+		s.Message(false, unhex(t, packed(1, 0x43, "\x00")))
+		if now := s.now(s.ownerCtx); now < int64(time.Minute) {
+			t.Errorf("the read goes by the time %v, a minute ago", time.Duration(now))
+		}
+		s.ReadDone()
+		tc.next("the answer")
+	})
+}
