@@ -1,6 +1,7 @@
 package mux
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -186,5 +187,16 @@ func TestSmallMessagesPassNotForever(t *testing.T) {
 			t.Fatal("the large message never left")
 		}
 		q.sent(p.load())
+	}
+}
+
+func TestEndOfAFullQueue(t *testing.T) {
+	q := &outQueue{maxBytes: 1, maxMessages: 1}
+	if _, ok, err := q.push(newTestMessage("a"), false); !ok || err != nil {
+		t.Fatalf("push: %v, %v", ok, err)
+	}
+	q.close(ErrClosed)
+	if _, ok, err := q.push(newTestMessage("b"), false); ok || !errors.Is(err, ErrClosed) {
+		t.Errorf("push after the end = %v, %v, want ErrClosed", ok, err)
 	}
 }

@@ -277,12 +277,14 @@ func (q *outQueue) close(err error) {
 	for _, l := range []*lane{&q.small, &q.bulk} {
 		for p := l.ready; p != nil; {
 			next := p.next
+			q.load.Add(-p.load()) // who comes later is to find the end, not a full queue
 			p.discard()
 			p = next
 		}
 		l.ready = nil
 		for p := l.end(); p != nil; {
 			next := p.next
+			q.load.Add(-p.load()) // who comes later is to find the end, not a full queue
 			p.discard()
 			p = next
 		}
