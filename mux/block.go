@@ -195,7 +195,9 @@ func (b *block) finish(framed []byte, q *queued) (full bool) {
 		return false
 	}
 	if b.out == nil {
-		b.out = buf.Get(len(b.queue) * len(framed))
+		// Room for all, but for no more than is sent at once: what waits in the outgoing
+		// queue is counted by its length.
+		b.out = buf.Get(min(len(b.queue)*len(framed), flushBytes+len(framed)))
 	}
 	b.out.Append(framed)
 	b.count++
@@ -203,11 +205,11 @@ func (b *block) finish(framed []byte, q *queued) (full bool) {
 }
 
 // flush sends the answers that wait. With mayWait it waits while the outgoing
-// queue is full; else it leaves them for later then.
-func (b *block) flush(mayWait bool) {
+// queue is full; else it leaves them for later then, and reports false.
+func (b *block) flush(mayWait bool) bool {
 	s := b.session
 	if !mayWait && s.queue.full(s.queue.load.Load()) {
-		return
+		return false
 	}
 	b.mu.Lock()
 	out, count, finished, bytes := b.out, b.count, b.finished, b.bytes
@@ -224,6 +226,7 @@ func (b *block) flush(mayWait bool) {
 	if finished > 0 {
 		s.release(finished, bytes) // after the answers: who waits for the last handler may close then
 	}
+	return true
 }
 
 // handOver lets another worker go on with the block and sends what is finished,

@@ -1,8 +1,10 @@
 package mux
 
 import (
+	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/d-e-v-grid/netron/internal/buf"
@@ -129,5 +131,72 @@ func BenchmarkLane(b *testing.B) {
 				})
 			})
 		}
+	}
+}
+
+// TestReserveIsForAnswers checks that producers which find the queue full take
+// nothing of its reserve, not for a moment: who finds no reserve is cut off.
+func TestReserveIsForAnswers(t *testing.T) {
+	q := &outQueue{maxBytes: 1 << 20, maxMessages: 1 << 16}
+	large := func() *outgoing { return &outgoing{b: make([]byte, 4<<20), count: 1} }
+	if _, ok, _ := q.push(&outgoing{b: make([]byte, 1<<20), count: 1}, false); !ok {
+		t.Fatal("no room in an empty queue")
+	}
+	var done atomic.Bool
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for p := large(); !done.Load(); {
+				if _, ok, _ := q.push(p, false); ok {
+					t.Error("a full queue took a message")
+					return
+				}
+			}
+		})
+	}
+	for i := range 20_000 {
+		if _, ok, _ := q.push(&outgoing{b: make([]byte, 1), count: 1}, true); !ok {
+			t.Errorf("answer %d found no reserve", i)
+			break
+		}
+	}
+	done.Store(true)
+	wg.Wait()
+}
+
+// TestSmallMessagesPassNotForever checks that a large message leaves while there are
+// always small ones to send.
+func TestSmallMessagesPassNotForever(t *testing.T) {
+	q := &outQueue{maxBytes: 1 << 20, maxMessages: 1 << 16}
+	push := func(n int) {
+		if _, ok, err := q.push(&outgoing{b: make([]byte, n), count: 1, buf: buf.Get(0)}, false); !ok || err != nil {
+			t.Fatalf("push: %v, %v", ok, err)
+		}
+	}
+	push(bulkBytes)
+	for passed := 0; ; passed++ {
+		push(1 << 10)
+		p := q.pop()
+		if len(p.b) == bulkBytes {
+			if passed < passBytes>>11 {
+				t.Errorf("only %d small messages passed", passed)
+			}
+			return
+		}
+		if passed > 2*passBytes>>10 {
+			t.Fatal("the large message never left")
+		}
+		q.sent(p.load())
+	}
+}
+
+func TestEndOfAFullQueue(t *testing.T) {
+	q := &outQueue{maxBytes: 1, maxMessages: 1}
+	if _, ok, err := q.push(newTestMessage("a"), false); !ok || err != nil {
+		t.Fatalf("push: %v, %v", ok, err)
+	}
+	q.close(ErrClosed)
+	if _, ok, err := q.push(newTestMessage("b"), false); ok || !errors.Is(err, ErrClosed) {
+		t.Errorf("push after the end = %v, %v, want ErrClosed", ok, err)
 	}
 }

@@ -41,11 +41,19 @@ func (s *Session) now(ctx context.Context) int64 {
 		return s.deadlines.now()
 	}
 	at := s.readAt.Load()
-	if at == 0 {
-		at = s.deadlines.now()
-		s.readAt.Store(at)
+	if at > 0 {
+		return at
 	}
-	return at
+	now := s.deadlines.now()
+	// Not for a later read: whoever asks may not be the read owner, and be late.
+	s.readAt.CompareAndSwap(at, now)
+	return now
+}
+
+// forgetTime begins or ends the time of a read.
+func (s *Session) forgetTime() {
+	s.reads--
+	s.readAt.Store(s.reads)
 }
 
 // ownerOf returns the session on whose read owner code with this context runs, or

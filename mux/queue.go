@@ -118,7 +118,7 @@ func reversed(p *outgoing) (first *outgoing) {
 }
 
 // outQueue is the bounded queue of a session's outgoing messages, in two lanes:
-// large messages let small ones pass, though not without end. Producers are any goroutines; the one
+// large messages let others pass, up to passBytes. Producers are any goroutines; the one
 // consumer is the holder of the link's write role.
 //
 // When the queue is full a producer waits for room, or is told that there is
@@ -128,9 +128,10 @@ type outQueue struct {
 	maxMessages int64
 
 	small, bulk lane
+	passed      int // bytes of small messages taken since a bulk one was; owned by the consumer
 
 	// load is what waits: messages << loadShift | bytes. A producer adds what it
-	// brings, and takes it back if the queue was full before.
+	// brings unless the queue is full.
 	load    atomic.Int64
 	waiting atomic.Int32 // producers that wait for room
 
@@ -145,6 +146,9 @@ const (
 
 	// bulkBytes is the size from which a message is bulk.
 	bulkBytes = 32 << 10
+
+	// passBytes is how many bytes of small messages may pass a bulk one.
+	passBytes = 1 << 20
 )
 
 func (p *outgoing) load() int64 { return int64(p.count)<<loadShift + int64(len(p.b)) }
@@ -159,14 +163,19 @@ func (q *outQueue) full(load int64) bool {
 // no room ok is false and p stays the caller's; on an error p has been discarded.
 func (q *outQueue) push(p *outgoing, reserve bool) (first, ok bool, err error) {
 	load := p.load()
-	before := q.load.Add(load) - load
-	if q.full(before) {
+	// Not added and taken back: what a producer that finds no room brings must not
+	// make the reserve look used up meanwhile.
+	for {
+		before := q.load.Load()
+		used := before
 		if reserve {
-			before = before>>loadShift/2<<loadShift | before&loadBytes/2
+			used = before>>loadShift/2<<loadShift | before&loadBytes/2
 		}
-		if !reserve || q.full(before) {
-			q.sent(load)
+		if q.full(used) {
 			return false, false, nil
+		}
+		if q.load.CompareAndSwap(before, before+load) {
+			break
 		}
 	}
 	l := &q.small
@@ -240,18 +249,20 @@ func (q *outQueue) wakeLocked() {
 	}
 }
 
-// pop returns the next message to send, nil if there is none: a small one, or a bulk
-// one where that is due or there is no other. Only the consumer calls it.
-func (q *outQueue) pop(bulkDue bool) *outgoing {
-	if bulkDue {
-		if p := q.bulk.pop(); p != nil {
+// pop returns the next message to send, nil if there is none. Only the consumer
+// calls it. Small messages that never end let a bulk one go from time to time.
+func (q *outQueue) pop() *outgoing {
+	if q.passed < passBytes {
+		if p := q.small.pop(); p != nil {
+			q.passed += len(p.b)
 			return p
 		}
 	}
-	if p := q.small.pop(); p != nil {
+	q.passed = 0
+	if p := q.bulk.pop(); p != nil {
 		return p
 	}
-	return q.bulk.pop()
+	return q.small.pop()
 }
 
 // close refuses all further messages with err, wakes the waiting producers and
@@ -266,12 +277,14 @@ func (q *outQueue) close(err error) {
 	for _, l := range []*lane{&q.small, &q.bulk} {
 		for p := l.ready; p != nil; {
 			next := p.next
+			q.load.Add(-p.load()) // who comes later is to find the end, not a full queue
 			p.discard()
 			p = next
 		}
 		l.ready = nil
 		for p := l.end(); p != nil; {
 			next := p.next
+			q.load.Add(-p.load()) // who comes later is to find the end, not a full queue
 			p.discard()
 			p = next
 		}

@@ -32,7 +32,6 @@ type Session struct {
 	out     *buf.Buf  // small messages, copied together
 	lent    *outgoing // a large message that the link is writing
 	outSize int       // of the last out
-	bulkDue bool      // small messages have had their turn
 
 	// Owned by the read owner, for the time of one read.
 	ownerCtx    context.Context //nolint:containedctx // that of functions which run on the read owner
@@ -43,7 +42,8 @@ type Session struct {
 	answersSize int             // bytes of the last answers
 	inlined     bool            // inline requests count as one more in inflight until ReadDone
 	counts      batchCounts
-	readAt      atomic.Int64 // when the read began, on the session's clock; 0 until somebody asks
+	reads       int64        // negative, and another for each read
+	readAt      atomic.Int64 // when the read began, on the session's clock; reads until somebody asks
 
 	reading    atomic.Bool // between Message and ReadDone
 	kickWanted atomic.Bool // see kickLater
@@ -183,6 +183,7 @@ func (s *Session) Message(text bool, p []byte) {
 		return
 	}
 	if !s.reading.Load() {
+		s.forgetTime()
 		s.reading.Store(true)
 	}
 	pkt, err := wire.Parse(p)
@@ -411,8 +412,8 @@ func (s *Session) ReadDone() {
 		s.stats.replies.Add(s.counts.replies)
 	}
 	s.counts = batchCounts{}
-	if s.readAt.Load() != 0 {
-		s.readAt.Store(0)
+	if s.readAt.Load() > 0 {
+		s.forgetTime()
 	}
 	s.flushAnswers()
 	if s.inlined {
@@ -437,8 +438,7 @@ func (s *Session) Collect(dst [][]byte) [][]byte {
 	var load int64
 	size := 0
 	for s.lent == nil && size < collectBytes {
-		p := s.queue.pop(s.bulkDue)
-		s.bulkDue = false
+		p := s.queue.pop()
 		if p == nil {
 			break
 		}
@@ -465,7 +465,6 @@ func (s *Session) Collect(dst [][]byte) [][]byte {
 	}
 	switch {
 	case size > 0:
-		s.bulkDue = size >= collectBytes // there may be no end of small ones
 		s.outSize = min(size, collectBytes)
 		dst = append(dst, s.out.B)
 	case s.out != nil:

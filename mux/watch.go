@@ -49,26 +49,22 @@ func (w *Workers) unwatchLocked(b *block) {
 	}
 }
 
-// tick looks at all running blocks.
+// tick looks at all running blocks. The timer is armed again before the rescues:
+// they call links, and the link of a pipe delivers to the other session.
 func (w *Workers) tick() {
+	var stalled []*block
 	w.mu.Lock()
-	stalled := w.stalled[:0]
-	for i := len(w.running) - 1; i >= 0; i-- { // unwatching moves the last one to i
-		b := w.running[i]
+	for _, b := range w.running {
 		if w.stallsLocked(b, b.session.deadlines.now(), watchTick/2) {
 			stalled = append(stalled, b)
 		}
 	}
-	w.mu.Unlock()
-	for i, b := range stalled {
-		w.rescue(b)
-		stalled[i] = nil
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.stalled = stalled
 	if w.ticking = len(w.running) > 0 && !w.closed; w.ticking {
 		w.timer.Reset(watchTick)
+	}
+	w.mu.Unlock()
+	for _, b := range stalled {
+		w.rescue(b)
 	}
 }
 
@@ -78,7 +74,9 @@ func (w *Workers) tick() {
 func (w *Workers) stallsLocked(b *block, now int64, limit time.Duration) bool {
 	next := b.next.Load()
 	if next == 0 {
-		return false // its worker has not begun: the pool or the machine is busy, no handler is slow
+		// Its worker has not begun, and another would not sooner. It may also be that
+		// submit finds no worker at all, and then must find the block as it left it.
+		return false
 	}
 	if b.seenAt == 0 || b.seenNext != next {
 		b.seenNext, b.seenAt = next, now
@@ -89,9 +87,6 @@ func (w *Workers) stallsLocked(b *block, now int64, limit time.Duration) bool {
 	}
 	b.seenAt = now
 	b.workers.Add(1)
-	if int(next) >= len(b.queue) {
-		w.unwatchLocked(b) // the rescue sends what is there; the last handlers hold up nothing
-	}
 	return true
 }
 
@@ -99,10 +94,19 @@ func (w *Workers) stallsLocked(b *block, now int64, limit time.Duration) bool {
 // called without mu, because sending calls the link, and for a caller that counts
 // as a worker of the block: the new one takes its place.
 func (w *Workers) rescue(b *block) {
-	b.flush(false)
+	sent := b.flush(false)
 	next := int(b.next.Load())
-	if t := b.queue[min(next, len(b.queue))-1].target; t != nil {
-		t.Stalled()
+	// While the queue is full it may be that, rather than the handler, which a worker
+	// waits for, and what is finished has to be sent later.
+	if sent {
+		if t := b.queue[min(next, len(b.queue))-1].target; t != nil {
+			t.Stalled()
+		}
+		if next >= len(b.queue) {
+			w.mu.Lock()
+			w.unwatchLocked(b) // the last handlers hold up nothing
+			w.mu.Unlock()
+		}
 	}
 	if next < len(b.queue) && w.pool.Invoke(b) == nil {
 		return

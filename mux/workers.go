@@ -31,8 +31,7 @@ type Workers struct {
 	mu      sync.Mutex
 	running []*block    // watched blocks; guarded by mu
 	timer   *time.Timer // runs tick; guarded by mu
-	ticking bool        // the timer is armed, or tick runs; guarded by mu
-	stalled []*block    // memory of tick
+	ticking bool        // the timer is armed, or tick is about to look; guarded by mu
 	closed  bool        // guarded by mu
 }
 
