@@ -173,7 +173,7 @@ func (p *program) perform(ctx context.Context, c *tspeer.Call) {
 // newNode returns a node with the tasks of the recorded clients.
 func (p *program) newNode() *netron.Node {
 	p.t.Helper()
-	n := newNode(p.t, netron.Config{})
+	n := newNode(p.t, netron.Config{ConnectTimeout: time.Minute})
 	for name, fn := range map[string]any{
 		"double":  func(_ context.Context, x float64) float64 { return 2 * x },
 		"nothing": func(context.Context) {},

@@ -2,6 +2,7 @@ package mux
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -54,7 +55,8 @@ const (
 // keptBytes is the largest memory that a call keeps for the next one.
 const keptBytes = 4 << 10
 
-// NewCall returns a call whose payload is to be appended to B.
+// NewCall returns a call whose payload is to be appended to B. The caller owns it
+// until Start takes it or Release gives it back.
 func (s *Session) NewCall() *Call {
 	c, _ := s.calls.Get().(*Call)
 	if c == nil {
@@ -100,7 +102,8 @@ func (c *Call) recycle() {
 	c.session.calls.Put(c)
 }
 
-// Do sends the request as one of type t and waits for the answer.
+// Do sends the request as one of type t and waits for the answer. The call must be
+// released afterwards, also after an error.
 //
 // It returns ctx.Err() when ctx ends first, [ErrTimeout] when timeout (0: none)
 // passes, a [*LostError] when the connection ends, [ErrTooManyCalls], and
@@ -136,7 +139,7 @@ func (c *Call) Do(ctx context.Context, t wire.Type, timeout time.Duration) (Repl
 // [Session.Abandon].
 //
 // fn runs on the goroutine that reads the connection, or on a timer's after
-// timeout; it must not block. Its ctx says so to whatever it calls: what would
+// timeout; it must not block, and must not panic. Its ctx says so to whatever it calls: what would
 // block returns [ErrWouldBlock] there. ctx limits only the wait for room in the
 // outgoing queue; if it is that of a read owner, Start does not wait but returns
 // ErrWouldBlock.
@@ -145,7 +148,8 @@ func (c *Call) Start(ctx context.Context, t wire.Type, timeout time.Duration, fn
 	return c.begin(ctx, t, timeout)
 }
 
-// Abandon gives up a call that [Call.Start] started. It reports whether the call
+// Abandon gives up a call that [Call.Start] started, by its id, which means nothing
+// once the call has ended. It reports whether the call
 // was still under way; then its function will not be called, and a late answer is
 // dropped.
 func (s *Session) Abandon(id uint32) bool { return s.table.claim(id) != nil }
@@ -196,7 +200,7 @@ func (s *Session) sendRequest(ctx context.Context, p *outgoing, timeout time.Dur
 			wait, cancel = context.WithTimeoutCause(ctx, timeout, ErrTimeout)
 			defer cancel()
 		}
-		if first, err = s.queue.pushWait(wait, p); err != nil && ctx.Err() == nil && wait.Err() != nil {
+		if first, err = s.queue.pushWait(wait, p); err != nil && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
 			err = ErrTimeout
 		}
 	}

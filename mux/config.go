@@ -32,7 +32,8 @@ type Config struct {
 	MaxRequestBytes int
 
 	// MaxQueueBytes and MaxQueuePackets limit what waits to be sent. A sender
-	// waits when either is reached; one packet may overshoot MaxQueueBytes.
+	// waits when either is reached; what was let in last, a large packet or the answers of
+	// a batch, may overshoot. Refusals may take up to twice the limits.
 	// Defaults 1 MiB and 65,536.
 	MaxQueueBytes   int
 	MaxQueuePackets int
@@ -46,12 +47,13 @@ type Config struct {
 
 	// Route looks at a request before it is served, on the read owner, and may set
 	// its Target, Offset and Count. It must not block, nor keep r. Nil means that all
-	// requests are batched.
+	// requests are batched. One session calls it one at a time.
 	Route func(r *Request)
 
 	// Serve serves one request: it appends the payload of the answer to dst and
-	// returns it, and reports whether it is an error. It runs on a worker, or on the
-	// read owner if r.Inline is set, and should recover its own panics. Required.
+	// returns it, and reports whether it is an error. dst stays the session's: Serve may
+	// only append to it. It runs on a worker, on many at a time, or on the read owner if
+	// r.Inline is set, and should recover its own panics. Required.
 	Serve func(r *Request, dst []byte) (answer []byte, isError bool)
 
 	// Ended is called once, after all pending calls have failed. It must not

@@ -21,9 +21,6 @@ var (
 	// ErrHandshake reports that the other side did not complete the handshake of
 	// protocol section 3.
 	ErrHandshake = errors.New("mux: handshake failed")
-
-	// ErrWorkersClosed reports that a pool of [Workers] has been closed.
-	ErrWorkersClosed = errors.New("mux: worker pool closed")
 )
 
 // LostError reports that the connection ended before the answer came.

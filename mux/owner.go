@@ -24,7 +24,8 @@ func (c *ownerContext) Value(key any) any {
 }
 
 // OwnerContext returns ctx marked as that of code which runs on the read owner of
-// the session. The owner of the session serves its inline requests under it.
+// the session. The owner of the session serves its inline requests under it. Nobody
+// else should use it: see kickLater for what happens then.
 func (s *Session) OwnerContext(ctx context.Context) context.Context {
 	return &ownerContext{Context: ctx, session: s}
 }

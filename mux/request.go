@@ -37,7 +37,8 @@ func (d Dispatch) String() string {
 	return "unknown"
 }
 
-// Target is what a request asks for, as the owner of the session knows it.
+// Target is what a request asks for, as the owner of the session knows it. Its
+// methods are called by all sessions and workers, at any time.
 type Target interface {
 	// Dispatch says where requests for the target are served. It may change.
 	Dispatch() Dispatch

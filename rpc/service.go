@@ -66,8 +66,9 @@ func (s *Service) fail(err error) { s.err = errors.Join(s.err, err) }
 // Inline declares methods, by their names on the wire, to run on the goroutine that
 // reads the connection: no hand-over to a worker, which saves about a third of the
 // cost of a small call. Such a method must never block, not even for a moment: on an
-// event loop it would stop all connections of the loop. Its ctx makes what would
-// block fail with [ErrWouldBlock] instead. It must be called before the service is
+// event loop it would stop all connections of the loop. Nor may it end its goroutine
+// by runtime.Goexit, as the Fatal of a test does. Its ctx makes what would block fail
+// with [ErrWouldBlock] instead. It must be called before the service is
 // exposed; a name that the service does not have is reported then.
 func (s *Service) Inline(names ...string) {
 	for _, name := range names {

@@ -144,7 +144,7 @@ func (cb *callback[A, R]) done(ctx context.Context, r mux.Reply, err error) {
 // Method returns a method of a remote service as a typed function without
 // reflection on the path of a call. The exported fields of A, a struct, are the
 // arguments in their order; R is the result, struct{} if there is none. Errors
-// are those of [Stub.Call].
+// are those of [Stub.Call]. The function may be called by any number of goroutines.
 func Method[A, R any](s *Stub, name string) func(ctx context.Context, args A) (R, error) {
 	return newCaller[A, R](s, name).call
 }
