@@ -116,6 +116,7 @@ func (tc *testConn) release() {
 
 // end loses the connection and closes the workers.
 func (tc *testConn) end() {
+	tc.hold() // the write role is taken for good
 	tc.session.Closed(errTestLost)
 	if err := tc.workers.Close(1e9); err != nil {
 		tc.t.Error(err)

@@ -751,7 +751,7 @@ func FuzzMessage(f *testing.F) {
 			s.Message(text, bytes.Clone(p))
 			s.Message(text, bytes.Clone(p))
 			s.ReadDone()
-			s.Closed(errTestLost)
+			l.end()
 		}
 		if err := workers.Close(time.Second); err != nil {
 			t.Error(err)
@@ -761,8 +761,17 @@ func FuzzMessage(f *testing.F) {
 
 // sink is a link that throws everything away.
 type sink struct {
-	s  *Session
-	mu sync.Mutex
+	s     *Session
+	mu    sync.Mutex // the write role
+	ended bool       // guarded by mu
+}
+
+// end ends the session when nobody has the write role, for good.
+func (l *sink) end() {
+	l.mu.Lock()
+	l.ended = true
+	l.mu.Unlock()
+	l.s.Closed(errTestLost)
 }
 
 func (l *sink) BeginFrame(dst []byte) []byte            { return dst }
@@ -771,7 +780,7 @@ func (l *sink) EndFrame(b []byte, _ int, _ bool) []byte { return b }
 func (l *sink) Kick() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for len(l.s.Collect(nil)) > 0 {
+	for !l.ended && len(l.s.Collect(nil)) > 0 {
 	}
 }
 func (l *sink) CloseWith(uint16, string) {}
