@@ -78,7 +78,7 @@ func (b *Buf) Release() {
 	if c < 0 || c >= classes {
 		return
 	}
-	b.mem = p[:0 : 1<<(c+minShift)] // a buffer is never larger than its class says
+	b.mem = p[: 0 : 1<<(c+minShift)] // a buffer is never larger than its class says
 	pools[c].Put(b)
 }
 
