@@ -23,6 +23,14 @@ type (
 	Error = rpc.Error
 	// Code classifies an [Error].
 	Code = rpc.Code
+	// Header is text that travels beside the arguments of a request, or its result.
+	Header = rpc.Header
+	// Request is an operation as a [Middleware] sees it.
+	Request = rpc.Request
+	// Handler carries out a [Request].
+	Handler = rpc.Handler
+	// Middleware wraps a [Handler].
+	Middleware = rpc.Middleware
 	// ExposeOption changes how [Node.Expose] reads a Go value.
 	ExposeOption = rpc.ExposeOption
 )
@@ -93,6 +101,40 @@ func CodeOf(err error) Code { return rpc.CodeOf(err) }
 
 // PeerFrom returns the peer whose request is being served under ctx, or nil.
 func PeerFrom(ctx context.Context) *Peer { return rpc.PeerFrom(ctx) }
+
+// Property is a value of a service that peers read and write. See [rpc.Property].
+type Property[T any] = rpc.Property[T]
+
+// Use adds middleware for the requests of a service, inside of that of [Node.Use].
+func Use(m ...Middleware) ExposeOption { return rpc.Use(m...) }
+
+// UseOn adds middleware for a Go method, or a field that is a property, inside of that
+// of the service.
+func UseOn(goName string, m ...Middleware) ExposeOption { return rpc.UseOn(goName, m...) }
+
+// WithHeader returns a context whose calls carry a header. See [rpc.WithHeader].
+func WithHeader(ctx context.Context, name, value string) context.Context {
+	return rpc.WithHeader(ctx, name, value)
+}
+
+// HeaderFrom returns the headers of the request that is being served under ctx.
+func HeaderFrom(ctx context.Context) Header { return rpc.HeaderFrom(ctx) }
+
+// SetHeader adds a header to the answer of the request that is being served under ctx.
+// See [rpc.SetHeader].
+func SetHeader(ctx context.Context, name, value string) error { return rpc.SetHeader(ctx, name, value) }
+
+// WithAnswerHeader returns a context whose next call stores the headers of the answer
+// in h.
+func WithAnswerHeader(ctx context.Context, h *Header) context.Context {
+	return rpc.WithAnswerHeader(ctx, h)
+}
+
+// WithUser returns a context that carries who the caller is. See [rpc.WithUser].
+func WithUser(ctx context.Context, user any) context.Context { return rpc.WithUser(ctx, user) }
+
+// UserFrom returns who the caller of a request is, nil if nobody found out.
+func UserFrom(ctx context.Context) any { return rpc.UserFrom(ctx) }
 
 type nodeKey struct{}
 

@@ -91,6 +91,13 @@ func (n *Node) ExposeService(s *Service) error { return n.endpoint.ExposeService
 // under a name; see [rpc.Endpoint.AddTask].
 func (n *Node) AddTask(name string, fn any) error { return n.endpoint.AddTask(name, fn) }
 
+// Use adds middleware for all requests of peers. See [rpc.Endpoint.Use].
+func (n *Node) Use(m ...Middleware) { n.endpoint.Use(m...) }
+
+// UseOutgoing adds middleware for all that the node asks of peers. See
+// [rpc.Endpoint.UseOutgoing].
+func (n *Node) UseOutgoing(m ...Middleware) { n.endpoint.UseOutgoing(m...) }
+
 // Services returns the qualified names of the exposed services, sorted.
 func (n *Node) Services() []string { return n.endpoint.Services() }
 

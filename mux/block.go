@@ -47,6 +47,7 @@ type queued struct {
 	at, end       uint32 // the payload in data
 	offset, count uint32 // of Request
 	typ           wire.Type
+	meta          bool
 }
 
 const (
@@ -83,7 +84,7 @@ func (b *block) add(r *Request) {
 	at := len(b.data.B)
 	b.data.Append(r.Payload)
 	b.queue = append(b.queue, queued{
-		target: r.Target, id: r.id, typ: r.Type,
+		target: r.Target, id: r.id, typ: r.Type, meta: r.Meta,
 		at: uint32(at), end: uint32(len(b.data.B)), offset: uint32(r.Offset), count: uint32(r.Count),
 	})
 }
@@ -138,13 +139,13 @@ func (b *block) run() {
 		current = i
 		*r = Request{
 			Type: q.typ, Payload: b.data.B[q.at:q.end], Target: q.target,
-			Offset: int(q.offset), Count: int(q.count), id: q.id, session: s,
+			Offset: int(q.offset), Count: int(q.count), Meta: q.meta, id: q.id, session: s,
 		}
 		start := len(answer.B)
 		out, isError := s.cfg.Serve(r, answer.B)
 		answer.B = out
 		current = -1
-		answer = b.answer(answer, start, q, isError)
+		answer = b.answer(answer, start, q, r.response(isError))
 	}
 	answer.Release()
 	*r = Request{}
@@ -163,9 +164,9 @@ func newAnswer(s *Session) *buf.Buf {
 
 // answer takes the finished answer to q and returns a buffer for the next one. The
 // payload begins at start.
-func (b *block) answer(answer *buf.Buf, start int, q *queued, isError bool) *buf.Buf {
+func (b *block) answer(answer *buf.Buf, start int, q *queued, flags wire.Flags) *buf.Buf {
 	s := b.session
-	wire.PutHeader(answer.B[start-wire.HeaderLen:], q.id, wire.Response(q.typ, isError))
+	wire.PutHeader(answer.B[start-wire.HeaderLen:], q.id, flags)
 	framed := s.link.EndFrame(answer.B, 0, false)
 	if size := int32(min(len(framed), keptBytes)); size > s.answerSize.Load() && size > answerRoom {
 		s.answerSize.Store(size)
@@ -248,7 +249,7 @@ func (b *block) abandoned(i int, panicked any) {
 	answer := newAnswer(s)
 	start := len(answer.B)
 	answer.B = append(answer.B, s.cfg.Failed...)
-	b.answer(answer, start, q, true).Release()
+	b.answer(answer, start, q, wire.Response(q.typ, true)).Release()
 	if int(b.next.Load()) < len(b.queue) && !s.cfg.Workers.join(b) {
 		b.refuseRest()
 	}
@@ -268,7 +269,7 @@ func (b *block) refuseRest() {
 		answer := newAnswer(s)
 		start := len(answer.B)
 		answer.B = append(answer.B, s.cfg.Overloaded...)
-		b.answer(answer, start, &b.queue[i], true).Release()
+		b.answer(answer, start, &b.queue[i], wire.Response(b.queue[i].typ, true)).Release()
 	}
 }
 

@@ -18,6 +18,10 @@ type Reply struct {
 	// returns.
 	Payload []byte
 	IsError bool
+
+	// Meta reports that a second value follows the first one of Payload (protocol
+	// section 12.3).
+	Meta bool
 }
 
 // Call is one request to the peer. Get it with [Session.NewCall], append the
@@ -27,8 +31,13 @@ type Call struct {
 	// B is the packet being built. Append the payload; leave what is there.
 	B []byte
 
+	// Meta says that B ends with a second value behind the payload. The peer must have
+	// negotiated [FeatureMeta].
+	Meta bool
+
 	session *Session
 	payload int // where the payload begins in B
+	id      uint32
 	fn      func(context.Context, Reply, error)
 
 	// donec has capacity 1, is never closed, and receives when reply and err are set.
@@ -97,6 +106,7 @@ func (c *Call) recycle() {
 		c.B = nil
 	}
 	c.out.b = nil
+	c.Meta = false
 	c.fn, c.reply, c.err = nil, Reply{}, nil
 	c.state.Store(uint32(callUnsent))
 	c.session.calls.Put(c)
@@ -124,7 +134,7 @@ func (c *Call) Do(ctx context.Context, t wire.Type, timeout time.Duration) (Repl
 		select {
 		case <-c.donec:
 		case <-done:
-			if c.session.table.claim(id) != nil {
+			if c.session.Abandon(id) {
 				return Reply{}, ctx.Err()
 			}
 			<-c.donec
@@ -151,8 +161,41 @@ func (c *Call) Start(ctx context.Context, t wire.Type, timeout time.Duration, fn
 // Abandon gives up a call that [Call.Start] started, by its id, which means nothing
 // once the call has ended. It reports whether the call
 // was still under way; then its function will not be called, and a late answer is
-// dropped.
-func (s *Session) Abandon(id uint32) bool { return s.table.claim(id) != nil }
+// dropped. A peer that can be told is told that nobody waits any more.
+func (s *Session) Abandon(id uint32) bool {
+	if s.table.claim(id) == nil {
+		return false
+	}
+	s.cancelRequest(s.ctx, id)
+	return true
+}
+
+// cancelRequest tells the peer that a request has been given up, if it understands
+// that and the queue has room. Otherwise its answer will find nobody.
+//
+// Protocol section 12.1.
+func (s *Session) cancelRequest(ctx context.Context, id uint32) {
+	if !s.canCancel.Load() {
+		return
+	}
+	b := buf.Get(cancelRoom)
+	start := len(b.B)
+	b.B = wire.AppendHeader(s.link.BeginFrame(b.B), id, wire.Request(wire.TypeCancel))
+	b.B = s.link.EndFrame(append(b.B, nilValue), start, false)
+	p := newOutgoing(b, 1)
+	switch first, ok, err := s.queue.push(p, false); {
+	case err != nil:
+	case !ok:
+		p.discard()
+	case first:
+		s.wake(ctx)
+	}
+}
+
+const (
+	nilValue   = 0xc0
+	cancelRoom = 32 // bytes of a CANCEL with its frame
+)
 
 // begin registers c and queues its packet. On an error c has left the table and
 // will not be completed. After success c may have been completed, and, if Start
@@ -175,7 +218,7 @@ func (c *Call) begin(ctx context.Context, t wire.Type, timeout time.Duration) (i
 	if deadline != 0 {
 		s.deadlines.watch(deadline)
 	}
-	wire.PutHeader(c.B[c.payload-wire.HeaderLen:], id, wire.Request(t))
+	wire.PutHeader(c.B[c.payload-wire.HeaderLen:], id, c.flags(t))
 	c.B = s.link.EndFrame(c.B, 0, false)
 	c.out.b, c.out.count = c.B, 1
 	if err := s.sendRequest(ctx, &c.out, timeout); err != nil && s.table.claim(id) != nil {
@@ -183,6 +226,15 @@ func (c *Call) begin(ctx context.Context, t wire.Type, timeout time.Duration) (i
 	}
 	// Else it is on its way, or was completed by the end of the session or its limit.
 	return id, nil
+}
+
+// flags returns the flags of the request.
+func (c *Call) flags(t wire.Type) wire.Flags {
+	f := wire.Request(t)
+	if c.Meta {
+		f |= wire.FlagMeta
+	}
+	return f
 }
 
 // sendRequest queues a request. While the queue is full it waits, no longer than

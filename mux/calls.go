@@ -85,6 +85,7 @@ func (t *callTable) insert(c *Call, deadline int64) (id uint32, err error) {
 					continue // a call of that id has lasted since the ids began anew
 				}
 				s.call = c
+				c.id = id
 				s.deadline.Store(deadline)
 				t.live.Add(1)
 				s.key.Store(slotLive | uint64(id))

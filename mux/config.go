@@ -20,6 +20,10 @@ type Config struct {
 	// Features are the extensions that this side offers (protocol section 12).
 	Features []string
 
+	// Cancel is told on the read owner that the peer has given up a request, by its
+	// id, which may be finished, or not yet begun. It must not block. Nil ignores it.
+	Cancel func(id uint32)
+
 	// HandshakeTimeout limits the handshake. Default 10 s.
 	HandshakeTimeout time.Duration
 
@@ -52,7 +56,7 @@ type Config struct {
 
 	// Serve serves one request: it appends the payload of the answer to dst and
 	// returns it, and reports whether it is an error. dst stays the session's: Serve may
-	// only append to it. It runs on a worker, on many at a time, or on the read owner if
+	// only append to it. If it sets r.Trailer the answer is two values. It runs on a worker, on many at a time, or on the read owner if
 	// r.Inline is set, and should recover its own panics. Required.
 	Serve func(r *Request, dst []byte) (answer []byte, isError bool)
 

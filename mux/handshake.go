@@ -55,6 +55,12 @@ type Peer struct {
 // Has reports whether an extension was negotiated.
 func (p Peer) Has(feature string) bool { return slices.Contains(p.Features, feature) }
 
+// The extensions that a session knows how to carry (protocol section 12).
+const (
+	FeatureCancel = "cancel" // requests can be given up
+	FeatureMeta   = "meta"   // requests and answers may carry a second value
+)
+
 const (
 	// idDelay is how long a listener waits before it sends its id to a current
 	// TypeScript connector on Node.js, which misses an id that comes at once.
@@ -266,6 +272,8 @@ func (s *Session) becomeReady(peer Peer) bool {
 		return false
 	}
 	s.ready = true
+	s.canCancel.Store(peer.Has(FeatureCancel))
+	s.canMeta.Store(peer.Has(FeatureMeta))
 	s.handshake.peer = peer
 	if s.cfg.Ready != nil {
 		s.cfg.Ready(s, peer)

@@ -83,3 +83,12 @@ func (s *Session) kickLater() {
 		s.link.Kick()
 	}
 }
+
+// WithoutOwner returns ctx for code that runs on a goroutine of its own, and may block
+// there.
+func WithoutOwner(ctx context.Context) context.Context {
+	if ownerOf(ctx) == nil {
+		return ctx
+	}
+	return context.WithValue(ctx, ownerKey{}, (*Session)(nil))
+}

@@ -67,6 +67,14 @@ type Request struct {
 	// Offset and Count are for Config.Route to tell Serve what it has read already.
 	Offset, Count int
 
+	// Meta reports that a second value follows the one of the payload (protocol section
+	// 12.3).
+	Meta bool
+
+	// Trailer is set by Serve if it appended a second value to its answer. The peer must
+	// have negotiated that.
+	Trailer bool
+
 	// Inline reports that Serve runs on the read owner and must not block.
 	Inline bool
 
@@ -81,6 +89,15 @@ func (r *Request) ID() uint32 { return r.id }
 // Session returns the session that the request came from.
 func (r *Request) Session() *Session { return r.session }
 
+// response returns the flags of the answer.
+func (r *Request) response(isError bool) wire.Flags {
+	f := wire.Response(r.Type, isError)
+	if r.Trailer {
+		f |= wire.FlagMeta
+	}
+	return f
+}
+
 // counters counts what a session met. All are events since its start.
 type counters struct {
 	requests    atomic.Uint64
@@ -90,6 +107,7 @@ type counters struct {
 	malformed   atomic.Uint64
 	unknown     atomic.Uint64
 	ignoredText atomic.Uint64
+	cancels     atomic.Uint64
 }
 
 // batchCounts collects what one read brings, to pay for the atomics once.
@@ -104,6 +122,7 @@ type Stats struct {
 	Malformed   uint64 // packets dropped because they had no readable header or payload
 	Unknown     uint64 // packets dropped because their type is unknown or not expected
 	IgnoredText uint64 // text messages after the handshake
+	Cancels     uint64 // requests that the peer gave up
 }
 
 // Stats returns what the session has counted.
@@ -116,5 +135,6 @@ func (s *Session) Stats() Stats {
 		Malformed:   s.stats.malformed.Load(),
 		Unknown:     s.stats.unknown.Load(),
 		IgnoredText: s.stats.ignoredText.Load(),
+		Cancels:     s.stats.cancels.Load(),
 	}
 }

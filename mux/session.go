@@ -21,7 +21,9 @@ type Session struct {
 	cancel context.CancelCauseFunc
 
 	handshake handshake
-	ready     bool // owned by the read owner
+	ready     bool        // owned by the read owner
+	canCancel atomic.Bool // negotiated
+	canMeta   atomic.Bool // negotiated
 
 	table     callTable
 	deadlines deadlines
@@ -168,7 +170,10 @@ func (s *Session) mustRespond(p *outgoing) {
 func (s *Session) expire(now int64) (next int64, pause time.Duration) {
 	next = s.table.sweep(
 		func(deadline int64) bool { return deadline != 0 && deadline <= now },
-		func(c *Call) { s.complete(c, Reply{}, ErrTimeout) },
+		func(c *Call) {
+			s.cancelRequest(s.ctx, c.id)
+			s.complete(c, Reply{}, ErrTimeout)
+		},
 	)
 	return next, time.Duration(s.table.size()) * sweepPerSlot
 }
@@ -196,6 +201,11 @@ func (s *Session) Message(text bool, p []byte) {
 		s.answer(pkt) // without a payload too: whoever waits cannot read it, and ends
 	case pkt.Flags.Type() == wire.TypePing && pkt.Flags.Impulse():
 		s.pong(pkt)
+	case pkt.Flags == wire.Request(wire.TypeCancel) && s.canCancel.Load():
+		s.stats.cancels.Add(1)
+		if s.cfg.Cancel != nil {
+			s.cfg.Cancel(pkt.ID)
+		}
 	default:
 		s.stats.unknown.Add(1)
 	}
@@ -215,7 +225,7 @@ func isAnswer(f wire.Flags) bool { return !f.Impulse() && f.Type() < wire.TypeSt
 func (s *Session) serve(pkt wire.Packet) {
 	s.counts.requests++
 	r := &s.request
-	*r = Request{Type: pkt.Flags.Type(), Payload: pkt.Payload, id: pkt.ID, session: s}
+	*r = Request{Type: pkt.Flags.Type(), Payload: pkt.Payload, Meta: pkt.Flags.Meta() && s.canMeta.Load(), id: pkt.ID, session: s}
 	if s.cfg.Route != nil {
 		s.cfg.Route(r)
 	}
@@ -317,7 +327,7 @@ func (s *Session) serveInline(r *Request) {
 	start, payload := s.beginAnswer()
 	out, isError := s.callInline(r, s.answers.B)
 	s.answers.B = out
-	s.endAnswer(start, payload, r.id, wire.Response(r.Type, isError))
+	s.endAnswer(start, payload, r.id, r.response(isError))
 }
 
 // callInline keeps a panic of Serve to its request.
@@ -395,7 +405,7 @@ func (s *Session) answer(pkt wire.Packet) {
 		return
 	}
 	s.counts.replies++
-	s.complete(c, Reply{Payload: pkt.Payload, IsError: pkt.Flags.Error()}, nil)
+	s.complete(c, Reply{Payload: pkt.Payload, IsError: pkt.Flags.Error(), Meta: pkt.Flags.Meta() && s.canMeta.Load()}, nil)
 }
 
 // ReadDone ends a batch of messages: its requests go to a worker, and the answers

@@ -20,78 +20,116 @@ func errInternal() *Error { return &Error{Code: Internal, Message: "internal err
 // serve answers one request of the peer: it appends the payload of the answer to
 // dst. It runs on a worker, or on the read owner, and answers whatever happens in
 // the handler.
-func (p *Peer) serve(r *mux.Request, dst []byte) (out []byte, isError bool) {
+func (c *conn) serve(r *mux.Request, dst []byte) (out []byte, isError bool) {
 	defer func() {
 		if v := recover(); v != nil {
-			p.logPanic(r, v)
-			out, isError = p.appendFailure(r, dst, errInternal()), true
+			c.logPanic(r, v)
+			r.Trailer = false
+			out, isError = c.appendFailure(r, dst, errInternal()), true
 		}
 	}()
-	out, err := p.handle(r, dst)
-	if n, limit := len(out)-len(dst)+wire.HeaderLen, p.endpoint.cfg.maxMessageBytes(); err == nil && n > limit {
+	if r.Inline && !r.Meta {
+		out, err := c.handle(c.ownerCtx, r, r.Payload, dst)
+		return c.finish(r, dst, out, err)
+	}
+	ctx := newRequestContext(c, r.ID())
+	defer ctx.end()
+	payload := r.Payload
+	if r.Meta {
+		value, meta, err := split(payload, c.endpoint.cfg.Limits)
+		if err != nil {
+			return c.finish(r, dst, nil, malformedRequest("the payload", err))
+		}
+		m, err := readMeta(meta, c.endpoint.cfg.Limits)
+		if err != nil {
+			return c.finish(r, dst, nil, err)
+		}
+		payload = value
+		ctx.meta.Store(m)
+	}
+	if c.takeMark(r.ID()) {
+		return c.finish(r, dst, nil, &Error{Code: Canceled, Message: "the caller has given up"})
+	}
+	var handlerCtx context.Context = ctx
+	if r.Inline {
+		handlerCtx = c.session.OwnerContext(ctx)
+	}
+	out, err := c.handle(handlerCtx, r, payload, dst)
+	out, isError = c.finish(r, dst, out, err)
+	out, r.Trailer = ctx.meta.Load().appendTrailer(out)
+	return out, isError
+}
+
+// finish returns the payload of an answer: out is dst with the result behind it.
+func (c *conn) finish(r *mux.Request, dst, out []byte, err error) ([]byte, bool) {
+	if n, limit := len(out)-len(dst)+wire.HeaderLen, c.endpoint.cfg.maxMessageBytes(); err == nil && n > limit {
 		err = &Error{Code: ResourceExhausted, Message: fmt.Sprintf("result of %d bytes, limit %d", n-wire.HeaderLen, limit)}
 	}
 	if err == nil {
 		return out, false
 	}
-	if p.ctx.Load().Err() != nil && errors.Is(err, context.Canceled) {
+	if c.ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		// Not the caller has given up, but this side.
 		err = &Error{Code: Unavailable, Message: "shutting down", cause: err}
 	}
-	return p.appendFailure(r, dst, err), true
+	return c.appendFailure(r, dst, err), true
 }
 
 // appendFailure appends an error of a handler as it travels, or a shorter one if
 // that is too large for a message. The methods of the error are the
 // application's, and may panic too.
-func (p *Peer) appendFailure(r *mux.Request, dst []byte, err error) (out []byte) {
+func (c *conn) appendFailure(r *mux.Request, dst []byte, err error) (out []byte) {
 	defer func() {
 		if v := recover(); v != nil {
-			p.logPanic(r, v)
+			c.logPanic(r, v)
 			out = appendError(dst, errInternal())
 		}
 	}()
 	e := asError(err)
 	out = appendError(dst, e)
-	if n, limit := len(out)-len(dst)+wire.HeaderLen, p.endpoint.cfg.maxMessageBytes(); n > limit {
+	if n, limit := len(out)-len(dst)+wire.HeaderLen, c.endpoint.cfg.maxMessageBytes(); n > limit {
 		out = appendError(dst, &Error{Code: e.Code, Message: fmt.Sprintf("error of %d bytes, limit %d: %s", n-wire.HeaderLen, limit, shown(e.Message))})
 	}
 	return out
 }
 
-func (p *Peer) logPanic(r *mux.Request, v any) {
-	p.endpoint.cfg.logger().Error("netron: panic in a handler", "request", r.Type.String(), "peer", p.ID(), "panic", v, "stack", string(debug.Stack()))
+func (c *conn) logPanic(r *mux.Request, v any) {
+	c.endpoint.cfg.logger().Error("netron: panic in a handler", "request", r.Type.String(), "peer", c.peer.ID(), "panic", v, "stack", string(debug.Stack()))
 }
 
 // handle runs what the request asks for and appends the result to dst.
-func (p *Peer) handle(r *mux.Request, dst []byte) ([]byte, error) {
-	lim := p.endpoint.cfg.Limits
-	var ctx context.Context = p.ctx.Load()
-	if r.Inline {
-		ctx = p.ownerCtx.Load()
-	}
+func (c *conn) handle(ctx context.Context, r *mux.Request, payload, dst []byte) ([]byte, error) {
 	if m, ok := r.Target.(*method); ok { // found by route
-		args := r.Payload[r.Offset:]
+		args := payload[r.Offset:]
 		if !m.isSampled(r.ID()) {
-			return m.invoke(ctx, args, r.Count, lim, dst)
+			return c.run(ctx, m, args, r.Count, dst)
 		}
 		start := time.Now()
 		defer func() { m.observe(time.Since(start)) }()
-		return m.invoke(ctx, args, r.Count, lim, dst)
+		return c.run(ctx, m, args, r.Count, dst)
 	}
-	d := codec.NewDecoder(r.Payload, lim)
+	d := codec.NewDecoder(payload, c.endpoint.cfg.Limits)
 	if r.Type == wire.TypeTask {
-		return p.handleTask(ctx, &d, dst)
+		return c.handleTask(ctx, &d, dst)
 	}
-	return p.handleMember(ctx, r.Type, &d, dst)
+	return c.handleMember(ctx, r.Type, &d, dst)
+}
+
+// run calls a method with the n values of args, through the middleware if there is
+// any.
+func (c *conn) run(ctx context.Context, m *method, args []byte, n int, dst []byte) ([]byte, error) {
+	if chain := m.serverChain(c.endpoint); chain != nil {
+		return c.runThrough(ctx, chain, m, args, n, dst)
+	}
+	return m.invoke(ctx, args, n, c.endpoint.cfg.Limits, dst)
 }
 
 // handleMember serves GET, SET and CALL: an array of definition id, member name
 // and arguments (protocol sections 6.1 to 6.3), or the map that the oldest
 // browser clients send.
-func (p *Peer) handleMember(ctx context.Context, t wire.Type, d *codec.Decoder, dst []byte) ([]byte, error) {
+func (c *conn) handleMember(ctx context.Context, t wire.Type, d *codec.Decoder, dst []byte) ([]byte, error) {
 	if d.PeekKind() == codec.KindMap {
-		return p.handleMemberMap(ctx, t, d, dst)
+		return c.handleMemberMap(ctx, t, d, dst)
 	}
 	n, err := d.ArrayHeader()
 	if err != nil {
@@ -108,7 +146,7 @@ func (p *Peer) handleMember(ctx context.Context, t wire.Type, d *codec.Decoder, 
 	if err != nil {
 		return dst, malformedRequest("the member name", err)
 	}
-	return p.invoke(ctx, t, id, name, d, n-2, dst)
+	return c.invoke(ctx, t, id, name, d, n-2, dst)
 }
 
 // memberMap is a request of the oldest browser clients.
@@ -120,7 +158,7 @@ type memberMap struct {
 	Args   codec.Raw `msgpack:"args"`
 }
 
-func (p *Peer) handleMemberMap(ctx context.Context, t wire.Type, d *codec.Decoder, dst []byte) ([]byte, error) {
+func (c *conn) handleMemberMap(ctx context.Context, t wire.Type, d *codec.Decoder, dst []byte) ([]byte, error) {
 	var m memberMap
 	if err := d.Decode(&m); err != nil {
 		return dst, malformedRequest("the payload", err)
@@ -133,34 +171,31 @@ func (p *Peer) handleMemberMap(ctx context.Context, t wire.Type, d *codec.Decode
 		if m.Args == nil {
 			m.Args = codec.AppendArrayHeader(nil, 0)
 		}
-		args := codec.NewDecoder(m.Args, p.endpoint.cfg.Limits)
+		args := codec.NewDecoder(m.Args, c.endpoint.cfg.Limits)
 		n, err := args.ArrayHeader()
 		if err != nil {
 			return dst, malformedRequest("the arguments", err)
 		}
-		return p.invoke(ctx, t, []byte(m.DefID), []byte(m.Method), &args, n, dst)
+		return c.invoke(ctx, t, []byte(m.DefID), []byte(m.Method), &args, n, dst)
 	case wire.TypeSet:
-		value := codec.NewDecoder(m.Value, p.endpoint.cfg.Limits)
-		return p.invoke(ctx, t, []byte(m.DefID), []byte(m.Name), &value, 1, dst)
+		value := codec.NewDecoder(m.Value, c.endpoint.cfg.Limits)
+		return c.invoke(ctx, t, []byte(m.DefID), []byte(m.Name), &value, 1, dst)
 	}
-	empty := codec.NewDecoder(nil, p.endpoint.cfg.Limits)
-	return p.invoke(ctx, t, []byte(m.DefID), []byte(m.Name), &empty, 0, dst)
+	empty := codec.NewDecoder(nil, c.endpoint.cfg.Limits)
+	return c.invoke(ctx, t, []byte(m.DefID), []byte(m.Name), &empty, 0, dst)
 }
 
 // invoke finds the member and uses it. n values follow at d.
-func (p *Peer) invoke(ctx context.Context, t wire.Type, id, name []byte, d *codec.Decoder, n int, dst []byte) ([]byte, error) {
-	e := p.endpoint.services.byDefinition(id)
+func (c *conn) invoke(ctx context.Context, t wire.Type, id, name []byte, d *codec.Decoder, n int, dst []byte) ([]byte, error) {
+	e := c.endpoint.services.byDefinition(id)
 	if e == nil {
 		return dst, definitionNotFound(id)
 	}
-	if t != wire.TypeCall {
-		return dst, &Error{Code: NotFound, Message: fmt.Sprintf("Property '%s.%s' not found", e.service.name, shown(name))}
+	m, err := e.service.member(t, name)
+	if err != nil {
+		return dst, err
 	}
-	m := e.service.methods[string(name)]
-	if m == nil {
-		return dst, &Error{Code: NotFound, Message: fmt.Sprintf("Method '%s.%s' not found", e.service.name, shown(name))}
-	}
-	return m.invoke(ctx, d.Rest(), n, p.endpoint.cfg.Limits, dst)
+	return c.run(ctx, m, d.Rest(), n, dst)
 }
 
 // definitionNotFound is what a peer gets that names a service by an id which leads

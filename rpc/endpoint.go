@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/d-e-v-grid/netron/codec"
@@ -89,6 +90,8 @@ type Endpoint struct {
 	cfg      Config
 	services *registry
 	tasks    *taskTable
+	use      atomic.Pointer[[]Middleware] // for the requests of peers
+	useOut   atomic.Pointer[[]Middleware] // for calls to peers
 	workers  *mux.Workers
 
 	overloaded []byte // encoded errors
@@ -166,32 +169,10 @@ func (e *Endpoint) NewPeer(connector bool) *Peer {
 // the link starts it with the session as its handler, and then calls
 // [mux.Session.Begin]. A peer has one session at a time.
 func (e *Endpoint) Bind(p *Peer, link mux.Link, hint mux.Hint) *mux.Session {
-	s := mux.NewSession(link, e.sessionConfig(p, hint))
-	p.attach(s)
+	c := newConn(e, p)
+	s := mux.NewSession(link, c.config(hint))
+	c.attach(s)
 	return s
-}
-
-func (e *Endpoint) sessionConfig(p *Peer, hint mux.Hint) mux.Config {
-	return mux.Config{
-		Connector:        p.connector,
-		LocalID:          e.cfg.ID,
-		Hint:             hint,
-		HandshakeTimeout: e.cfg.HandshakeTimeout,
-		MaxRequests:      e.cfg.MaxRequests,
-		MaxRequestBytes:  e.cfg.MaxRequestBytes,
-		MaxQueueBytes:    e.cfg.MaxQueueBytes,
-		MaxQueuePackets:  e.cfg.MaxQueuePackets,
-		Workers:          e.workers,
-		Ready:            func(s *mux.Session, info mux.Peer) { e.add(s, p, info) },
-		Route:            (&router{endpoint: e}).route,
-		Serve:            p.serve,
-		Ended:            func(*mux.Session, error) { e.remove(p) },
-		Overloaded:       e.overloaded,
-		Draining:         e.draining,
-		Failed:           e.failed,
-		ValidPing:        e.validPing,
-		Context:          e.cfg.Context,
-	}
 }
 
 // validPing reports whether the payload of a PING is exactly one value.
@@ -201,7 +182,6 @@ func (e *Endpoint) validPing(payload []byte) bool {
 
 // add makes a peer known whose handshake is done.
 func (e *Endpoint) add(s *mux.Session, p *Peer, info mux.Peer) {
-	p.info.Store(&info)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.drains {
@@ -258,14 +238,11 @@ func (e *Endpoint) Local() *Peer {
 		return e.local
 	}
 	caller, callee := e.NewPeer(true), e.NewPeer(false)
-	callerConfig, calleeConfig := e.sessionConfig(caller, mux.Hint{}), e.sessionConfig(callee, mux.Hint{})
-	// The two ends are not among the endpoint's peers.
-	callerConfig.Ended, calleeConfig.Ended = nil, nil
-	callerConfig.Ready = func(_ *mux.Session, info mux.Peer) { caller.info.Store(&info) }
-	calleeConfig.Ready = func(_ *mux.Session, info mux.Peer) { callee.info.Store(&info) }
-	a, b := mux.Pipe(callerConfig, calleeConfig)
-	caller.attach(a)
-	callee.attach(b)
+	near, far := newConn(e, caller), newConn(e, callee)
+	near.local, far.local = true, true
+	a, b := mux.Pipe(near.config(mux.Hint{}), far.config(mux.Hint{}))
+	near.attach(a)
+	far.attach(b)
 	if e.drains {
 		b.Refuse()
 	}

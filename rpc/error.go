@@ -240,6 +240,9 @@ var ErrWouldBlock = mux.ErrWouldBlock
 
 // callError turns what package mux reports about a call into an Error.
 func callError(err error) *Error {
+	if e, ok := err.(*Error); ok { //nolint:errorlint // one that is ours already
+		return e
+	}
 	switch {
 	case errors.Is(err, mux.ErrTimeout), errors.Is(err, context.DeadlineExceeded):
 		return &Error{Code: DeadlineExceeded, Message: "no answer in time", cause: err}

@@ -17,6 +17,8 @@ type exposeOptions struct {
 	names    map[string]string
 	optional map[string]int
 	inline   map[string]bool
+	use      []Middleware
+	useOn    map[string][]Middleware
 }
 
 // Name gives the Go method a name of its own choice on the wire.
@@ -41,6 +43,17 @@ func Inline(goMethods ...string) ExposeOption {
 	}
 }
 
+// Use adds middleware for the requests of the service; see [Service.Use].
+func Use(m ...Middleware) ExposeOption {
+	return func(o *exposeOptions) { o.use = append(o.use, m...) }
+}
+
+// UseOn adds middleware for a Go method or a field that is a property; see
+// [Service.UseOn].
+func UseOn(goName string, m ...Middleware) ExposeOption {
+	return func(o *exposeOptions) { o.useOn[goName] = append(o.useOn[goName], m...) }
+}
+
 var (
 	contextType = reflect.TypeFor[context.Context]()
 	errorType   = reflect.TypeFor[error]()
@@ -48,7 +61,8 @@ var (
 
 // NewServiceOf builds a service from a Go value: its exported methods whose first
 // parameter is a [context.Context] are the methods of the service, and nothing
-// else is. Their other parameters are the arguments; they return nothing, a
+// else is. Fields of type [Property], and others whose tag declares them readonly, are
+// its properties. The methods' other parameters are the arguments; they return nothing, a
 // result, an error, or a result and an error. A method name turns into lower
 // camel case with initialisms kept whole: URLFor is urlFor.
 //
@@ -58,7 +72,7 @@ func NewServiceOf(qualified string, value any, opts ...ExposeOption) (*Service, 
 	if err != nil {
 		return nil, err
 	}
-	o := exposeOptions{names: map[string]string{}, optional: map[string]int{}, inline: map[string]bool{}}
+	o := exposeOptions{names: map[string]string{}, optional: map[string]int{}, inline: map[string]bool{}, useOn: map[string][]Middleware{}}
 	for _, opt := range opts {
 		opt(&o)
 	}
@@ -84,9 +98,15 @@ func NewServiceOf(qualified string, value any, opts ...ExposeOption) (*Service, 
 		m.invoke = directInvoke(wire, rv, goName, m.invoke)
 		m.inline = o.inline[goName]
 		s.add(m)
+		s.useOn(&o, goName, wire)
 		delete(o.names, goName)
 		delete(o.optional, goName)
 		delete(o.inline, goName)
+	}
+	s.addFields(rv, &o)
+	s.Use(o.use...)
+	for goName := range o.useOn {
+		s.fail(fmt.Errorf("rpc: expose %s: option UseOn for %s, which is no member of the service", qualified, goName))
 	}
 	for goName := range o.names {
 		s.fail(fmt.Errorf("rpc: expose %s: option Name for %s, which is no method of the service", qualified, goName))
@@ -97,13 +117,21 @@ func NewServiceOf(qualified string, value any, opts ...ExposeOption) (*Service, 
 	for goName := range o.inline {
 		s.fail(fmt.Errorf("rpc: expose %s: option Inline for %s, which is no method of the service", qualified, goName))
 	}
-	if s.err == nil && len(s.order) == 0 {
-		s.fail(fmt.Errorf("rpc: expose %s: %T has no exported method whose first parameter is a context.Context", qualified, value))
+	if s.err == nil && len(s.order) == 0 && len(s.fields) == 0 {
+		s.fail(fmt.Errorf("rpc: expose %s: %T has no exported method whose first parameter is a context.Context, and no property", qualified, value))
 	}
 	if s.err != nil {
 		return nil, s.err
 	}
 	return s, nil
+}
+
+// useOn applies the middleware that the options have for a member.
+func (s *Service) useOn(o *exposeOptions, goName, wire string) {
+	if use := o.useOn[goName]; use != nil {
+		s.UseOn(wire, use...)
+		delete(o.useOn, goName)
+	}
 }
 
 // shape is the part of a function's signature that both sides look at: what

@@ -10,13 +10,18 @@ import (
 	"github.com/d-e-v-grid/netron/mux"
 )
 
-// method is one method of a service, or a task.
+// method is one method of a service, the reading or writing of a property, or a task.
 type method struct {
 	name   string
+	op     Op
+	owner  *Service // nil for a task
 	args   []string // their types as TypeScript calls them
 	result string   // likewise
 
 	invoke invokeFunc
+
+	use   []Middleware // of this method alone; fixed once the service is exposed
+	chain atomic.Pointer[serverChain]
 
 	inline bool         // fixed once the service is exposed
 	mean   atomic.Int64 // of the time that a call takes, exponentially weighted, in nanoseconds

@@ -18,25 +18,31 @@ type Peer struct {
 	endpoint  *Endpoint
 	connector bool // this side dialled
 
-	session atomic.Pointer[mux.Session]
-	ctx     atomic.Pointer[peerContext] // of the handlers that serve the peer
+	conn atomic.Pointer[conn]
+	info atomic.Pointer[mux.Peer] // nil until the handshake is done
+	user atomic.Pointer[any]
 
-	ownerCtx atomic.Pointer[peerContext] // of those that run on the read owner
-	info     atomic.Pointer[mux.Peer]    // nil until the handshake is done
+	use   atomic.Pointer[[]Middleware] // for what is asked of the peer
+	chain atomic.Pointer[clientChain]
 
 	mu        sync.Mutex
 	abilities map[string]*codec.Definition // of a 0.6 peer, by qualified name; guarded by mu
 }
 
-// attach gives the peer a session.
-func (p *Peer) attach(s *mux.Session) {
-	p.ctx.Store(&peerContext{Context: s.Context(), peer: p})
-	p.ownerCtx.Store(&peerContext{Context: s.OwnerContext(s.Context()), peer: p})
-	p.session.Store(s)
+// link returns the session that carries the peer.
+func (p *Peer) link() *mux.Session { return p.conn.Load().session }
+
+// User returns what the peer has authenticated as, nil if it has not.
+func (p *Peer) User() any {
+	if u := p.user.Load(); u != nil {
+		return *u
+	}
+	return nil
 }
 
-// link returns the session that carries the peer.
-func (p *Peer) link() *mux.Session { return p.session.Load() }
+// SetUser notes what the peer has authenticated as; nil takes it back. Handlers of
+// its requests find it by [UserFrom].
+func (p *Peer) SetUser(user any) { p.user.Store(&user) }
 
 // ID returns the id that the peer claims, empty if it gave none. It is not
 // authenticated.
@@ -175,8 +181,14 @@ func (p *Peer) fetchAbilities(ctx context.Context) error {
 func (p *Peer) RunTask(ctx context.Context, name string, result any, args ...any) error {
 	c := p.link().NewCall()
 	c.B = codec.AppendString(codec.AppendArrayHeader(c.B, 1+len(args)), name)
+	start := len(c.B)
 	if err := appendArguments(c, name, args); err != nil {
 		return err
+	}
+	if chain := p.clientChain(); chain != nil {
+		r := newClientRequest(p, OpTask, nil, name, c.B[start:], len(args))
+		c.Release()
+		return p.callThrough(ctx, chain, r, result)
 	}
 	return p.call(ctx, wire.TypeTask, c, result)
 }
@@ -206,14 +218,22 @@ func (p *Peer) call(ctx context.Context, t wire.Type, c *mux.Call, result any) e
 
 // do sends a request and waits for its answer. The caller releases c afterwards.
 func (p *Peer) do(ctx context.Context, t wire.Type, c *mux.Call) (mux.Reply, error) {
-	if err := p.checkSize(c); err != nil {
+	if err := p.complete(ctx, c); err != nil {
 		return mux.Reply{}, err
 	}
 	reply, err := c.Do(ctx, t, p.timeout(ctx))
 	if err != nil {
 		return reply, callError(err)
 	}
-	return reply, nil
+	return reply, p.takeTrailer(ctx, &reply)
+}
+
+// complete adds to a request what it carries besides its payload, and checks it.
+func (p *Peer) complete(ctx context.Context, c *mux.Call) error {
+	if err := p.conn.Load().appendMeta(ctx, c); err != nil {
+		return err
+	}
+	return p.checkSize(c)
 }
 
 // checkSize refuses a request that the peer would answer by closing the

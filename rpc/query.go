@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/d-e-v-grid/netron/codec"
-	"github.com/d-e-v-grid/netron/internal/wire"
 )
 
 // nameTag is the struct tag that gives a field of a client struct another name on
@@ -120,6 +119,7 @@ func callReflect(ctx context.Context, stub *Stub, name string, args []reflect.Va
 	if err != nil {
 		return err
 	}
+	start := len(c.B)
 	for i, arg := range args {
 		b, err := codec.AppendValue(c.B, arg)
 		if err != nil {
@@ -129,7 +129,7 @@ func callReflect(ctx context.Context, stub *Stub, name string, args []reflect.Va
 		c.B = b
 	}
 	if !result.IsValid() {
-		return stub.peer.call(ctx, wire.TypeCall, c, nil)
+		return stub.finish(ctx, OpCall, name, c, start, len(args), nil)
 	}
-	return stub.peer.call(ctx, wire.TypeCall, c, result.Interface())
+	return stub.finish(ctx, OpCall, name, c, start, len(args), result.Interface())
 }

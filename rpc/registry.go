@@ -44,8 +44,8 @@ func (r *registry) expose(s *Service, peerID string) error {
 	if s.err != nil {
 		return s.err
 	}
-	if len(s.order) == 0 {
-		return fmt.Errorf("rpc: expose %s: the service has no methods", s.QualifiedName())
+	if len(s.order) == 0 && len(s.fields) == 0 {
+		return fmt.Errorf("rpc: expose %s: the service has no methods and no properties", s.QualifiedName())
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

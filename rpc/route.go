@@ -10,7 +10,7 @@ import (
 
 // router finds the method that a request names, on the read owner, so that it is
 // known how to dispatch the request before it is copied. What it cannot find, or
-// read, is left to [Peer.serve], which says why. It belongs to one session.
+// read, is left to [conn.serve], which says why. It belongs to one session.
 type router struct {
 	endpoint *Endpoint
 

@@ -510,7 +510,7 @@ func TestExposeErrors(t *testing.T) {
 		{"a", empty{}, nil, "no exported method whose first parameter is a context"},
 		{"a", withChannel{}, nil, "method Watch: parameter 1: codec: unsupported type chan int"},
 		{"a", threeResults{}, nil, "method Get: returns 2 results"},
-		{"a", twice{}, []ExposeOption{Name("Getid", "getID")}, `two methods "getID"`},
+		{"a", twice{}, []ExposeOption{Name("Getid", "getID")}, `two members "getID"`},
 		{"a", &sample{}, []ExposeOption{Name("Gone", "x")}, "option Name for Gone"},
 		{"a", &sample{}, []ExposeOption{Name("Add", "not valid")}, `method name "not valid"`},
 		{"a", &sample{}, []ExposeOption{Optional("Add", 3)}, "3 optional parameters declared, it has 2"},
@@ -780,9 +780,10 @@ func TestDrainRefusesNewcomers(t *testing.T) {
 		t.Fatal(err)
 	}
 	near, far := other.NewPeer(true), e.NewPeer(false)
-	a, b := mux.Pipe(other.sessionConfig(near, mux.Hint{}), e.sessionConfig(far, mux.Hint{}))
-	near.attach(a)
-	far.attach(b)
+	nearConn, farConn := newConn(other, near), newConn(e, far)
+	a, b := mux.Pipe(nearConn.config(mux.Hint{}), farConn.config(mux.Hint{}))
+	nearConn.attach(a)
+	farConn.attach(b)
 	defer near.Close()
 	for _, p := range []*Peer{near, e.Local()} {
 		if err := p.RunTask(t.Context(), "abilities", nil); CodeOf(err) != Unavailable || !strings.Contains(err.Error(), "shutting down") {

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/d-e-v-grid/netron/codec"
+	"github.com/d-e-v-grid/netron/internal/wire"
 )
 
 // Service is a set of methods under a name, optionally with a version, that an
@@ -16,8 +17,11 @@ type Service struct {
 	version string
 	methods map[string]*method
 	order   []string // of the methods, as they were added
-	err     error    // what went wrong while building, reported by ExposeService
-	exposed bool     // guarded by the registry's mu
+	props   map[string]*property
+	fields  []string // the names of the properties, as they were added
+	use     []Middleware
+	err     error // what went wrong while building, reported by ExposeService
+	exposed bool  // guarded by the registry's mu
 }
 
 // NewService returns a service without methods. The name is letters and digits,
@@ -25,7 +29,7 @@ type Service struct {
 // in either, and in the methods added later, are reported when the service is
 // exposed.
 func NewService(name, version string) *Service {
-	s := &Service{name: name, version: version, methods: make(map[string]*method)}
+	s := &Service{name: name, version: version, methods: make(map[string]*method), props: make(map[string]*property)}
 	gotName, gotVersion, err := parseServiceName(joinName(name, version))
 	if err != nil || gotName != name || gotVersion != version {
 		s.err = errors.Join(fmt.Errorf("rpc: new service %q version %q", name, version), err)
@@ -51,11 +55,12 @@ func (s *Service) add(m *method) {
 	switch {
 	case len(m.name) > maxNameBytes || !memberName.MatchString(m.name):
 		s.fail(fmt.Errorf("rpc: method name %q of service %s: want 1 to %d of the characters A-Z a-z 0-9 _ $", m.name, s.QualifiedName(), maxNameBytes))
-	case s.methods[m.name] != nil:
-		s.fail(fmt.Errorf("rpc: service %s has two methods %q", s.QualifiedName(), m.name))
+	case s.methods[m.name] != nil || s.props[m.name] != nil:
+		s.fail(fmt.Errorf("rpc: service %s has two members %q", s.QualifiedName(), m.name))
 	case s.exposed:
 		s.fail(fmt.Errorf("rpc: method %q added to service %s after it was exposed", m.name, s.QualifiedName()))
 	default:
+		m.owner = s
 		s.methods[m.name] = m
 		s.order = append(s.order, m.name)
 	}
@@ -84,6 +89,26 @@ func (s *Service) Inline(names ...string) {
 	}
 }
 
+// member finds what a request of type t names.
+func (s *Service) member(t wire.Type, name []byte) (*method, error) {
+	if t == wire.TypeCall {
+		if m := s.methods[string(name)]; m != nil {
+			return m, nil
+		}
+		return nil, &Error{Code: NotFound, Message: fmt.Sprintf("Method '%s.%s' not found", s.name, shown(name))}
+	}
+	p := s.props[string(name)]
+	switch {
+	case p == nil:
+		return nil, &Error{Code: NotFound, Message: fmt.Sprintf("Property '%s.%s' not found", s.name, shown(name))}
+	case t == wire.TypeGet:
+		return p.get, nil
+	case p.set == nil:
+		return nil, &Error{Code: PermissionDenied, Message: fmt.Sprintf("Property '%s.%s' is readonly", s.name, p.name)}
+	}
+	return p.set, nil
+}
+
 // meta returns the metadata that peers get (protocol section 6.6).
 func (s *Service) meta() codec.Meta {
 	meta := codec.Meta{Name: s.name, Version: s.version}
@@ -94,6 +119,10 @@ func (s *Service) meta() codec.Meta {
 			described.Arguments = append(described.Arguments, codec.Argument{Type: t, Indexed: true, Index: i})
 		}
 		meta.Methods = append(meta.Methods, described)
+	}
+	for _, name := range s.fields {
+		p := s.props[name]
+		meta.Properties = append(meta.Properties, codec.Property{Name: name, Type: p.typ, Readonly: p.set == nil})
 	}
 	return meta
 }

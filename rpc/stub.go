@@ -19,10 +19,14 @@ type Stub struct {
 	peer       *Peer
 	definition *codec.Definition
 	methods    map[string][]byte // the encoded definition id and method name of each method
+	props      map[string]codec.Property
 }
 
 func newStub(p *Peer, d *codec.Definition) *Stub {
-	s := &Stub{peer: p, definition: d, methods: make(map[string][]byte, len(d.Meta.Methods))}
+	s := &Stub{peer: p, definition: d, methods: make(map[string][]byte, len(d.Meta.Methods)), props: make(map[string]codec.Property, len(d.Meta.Properties))}
+	for _, f := range d.Meta.Properties {
+		s.props[f.Name] = f
+	}
 	for _, m := range d.Meta.Methods {
 		s.methods[m.Name] = codec.AppendString(codec.AppendString(nil, d.ID), m.Name)
 	}
@@ -50,6 +54,49 @@ func (s *Stub) Methods() []string {
 // Has reports whether the service has a method.
 func (s *Stub) Has(method string) bool { return s.methods[method] != nil }
 
+// Properties returns the names of the properties.
+func (s *Stub) Properties() []string {
+	names := make([]string, len(s.definition.Meta.Properties))
+	for i, p := range s.definition.Meta.Properties {
+		names[i] = p.Name
+	}
+	return names
+}
+
+// Get reads a property into the pointer result. Errors are those of [Stub.Call].
+func (s *Stub) Get(ctx context.Context, property string, result any) error {
+	c, err := s.beginMember(OpGet, property, 0)
+	if err != nil {
+		return err
+	}
+	return s.finish(ctx, OpGet, property, c, len(c.B), 0, result)
+}
+
+// Set writes a property. Errors are those of [Stub.Call], and of code
+// [PermissionDenied] for a property that is readonly.
+func (s *Stub) Set(ctx context.Context, property string, value any) error {
+	c, err := s.beginMember(OpSet, property, 1)
+	if err != nil {
+		return err
+	}
+	start := len(c.B)
+	if err := appendArguments(c, property, []any{value}); err != nil {
+		return err
+	}
+	return s.finish(ctx, OpSet, property, c, start, 1, nil)
+}
+
+// finish sends a request, which it takes, through the middleware if there is any. Its
+// n arguments begin at start.
+func (s *Stub) finish(ctx context.Context, op Op, member string, c *mux.Call, start, n int, result any) error {
+	if chain := s.peer.clientChain(); chain != nil {
+		r := newClientRequest(s.peer, op, s, member, c.B[start:], n)
+		c.Release()
+		return s.peer.callThrough(ctx, chain, r, result)
+	}
+	return s.peer.call(ctx, op.wireType(), c, result)
+}
+
 // Call calls a method and stores its result in the pointer result; nil drops it.
 //
 // An error that the service returned is an [*Error]; so is every other failure:
@@ -57,11 +104,15 @@ func (s *Stub) Has(method string) bool { return s.methods[method] != nil }
 // that cannot be encoded, [DeadlineExceeded], [Canceled], [Unavailable]. The time
 // limit is that of ctx, or the default one if it has none.
 func (s *Stub) Call(ctx context.Context, method string, result any, args ...any) error {
-	c, err := s.request(method, args)
+	c, err := s.begin(method, len(args))
 	if err != nil {
 		return err
 	}
-	return s.peer.call(ctx, wire.TypeCall, c, result)
+	start := len(c.B)
+	if err := appendArguments(c, method, args); err != nil {
+		return err
+	}
+	return s.finish(ctx, OpCall, method, c, start, len(args), result)
 }
 
 // request encodes a call.
@@ -84,6 +135,24 @@ func (s *Stub) begin(method string, n int) (*mux.Call, error) {
 	}
 	c := s.peer.link().NewCall()
 	c.B = append(codec.AppendArrayHeader(c.B, 2+n), prefix...)
+	return c, nil
+}
+
+// beginMember starts the encoding of a request about a member with n values behind its
+// name.
+func (s *Stub) beginMember(op Op, name string, n int) (*mux.Call, error) {
+	if op == OpCall {
+		return s.begin(name, n)
+	}
+	p, ok := s.props[name]
+	switch {
+	case !ok:
+		return nil, &Error{Code: NotFound, Message: fmt.Sprintf("Property '%s.%s' not found", s.Name(), shown(name))}
+	case op == OpSet && p.Readonly:
+		return nil, &Error{Code: PermissionDenied, Message: fmt.Sprintf("Property '%s.%s' is readonly", s.Name(), shown(name))}
+	}
+	c := s.peer.link().NewCall()
+	c.B = codec.AppendString(codec.AppendString(codec.AppendArrayHeader(c.B, 2+n), s.definition.ID), name)
 	return c, nil
 }
 
@@ -113,12 +182,18 @@ func (r *Reply) Raw() codec.Raw { return r.reply.Payload }
 // would block returns [ErrWouldBlock]. err is nil or an [*Error]; the Reply is nil if
 // it is not.
 func (s *Stub) CallFunc(ctx context.Context, method string, fn func(context.Context, *Reply, error), args ...any) error {
+	if chain := s.peer.clientChain(); chain != nil {
+		return s.callFuncThrough(ctx, chain, method, fn, args)
+	}
 	c, err := s.request(method, args)
 	if err != nil {
 		return err
 	}
 	return s.peer.start(ctx, wire.TypeCall, c, func(ctx context.Context, reply mux.Reply, err error) {
 		defer s.recoverCallback(method)
+		if err == nil {
+			err = s.peer.cut(&reply)
+		}
 		switch {
 		case err != nil:
 			fn(ctx, nil, callError(err))
@@ -128,6 +203,40 @@ func (s *Stub) CallFunc(ctx context.Context, method string, fn func(context.Cont
 			fn(ctx, &Reply{peer: s.peer, reply: reply}, nil)
 		}
 	})
+}
+
+// callFuncThrough is CallFunc with middleware, which may block and therefore has a
+// goroutine of its own. It ends with the call.
+func (s *Stub) callFuncThrough(ctx context.Context, chain Handler, method string, fn func(context.Context, *Reply, error), args []any) error {
+	r, err := s.outgoing(method, args)
+	if err != nil {
+		return err
+	}
+	go func() {
+		defer s.recoverCallback(method)
+		raw, err := chain(mux.WithoutOwner(ctx), r)
+		if err != nil {
+			fn(ctx, nil, asError(err))
+			return
+		}
+		fn(ctx, &Reply{peer: s.peer, reply: mux.Reply{Payload: orUndefined(raw)}}, nil)
+	}()
+	return nil
+}
+
+// outgoing returns the request of a call for the middleware.
+func (s *Stub) outgoing(method string, args []any) (*Request, error) {
+	if !s.Has(method) {
+		return nil, s.noMethod(method)
+	}
+	r := &Request{op: OpCall, client: true, peer: s.peer, stub: s, member: method, count: len(args)}
+	for i, arg := range args {
+		var err error
+		if r.args, err = codec.Append(r.args, arg); err != nil {
+			return nil, argumentError(method, i, err)
+		}
+	}
+	return r, nil
 }
 
 // recoverCallback keeps a panic in a callback from whoever called it.
@@ -140,11 +249,14 @@ func (s *Stub) recoverCallback(method string) {
 // start sends a request, which it takes, and has fn called with the outcome once,
 // also when ctx ends first.
 func (p *Peer) start(ctx context.Context, t wire.Type, c *mux.Call, fn func(context.Context, mux.Reply, error)) error {
-	if err := p.checkSize(c); err != nil {
+	if err := p.complete(ctx, c); err != nil {
 		c.Release()
 		return err
 	}
 	session, timeout := p.link(), p.timeout(ctx)
+	if p.conn.Load().canMeta.Load() {
+		fn = p.trimmed(ctx, fn)
+	}
 	if ctx.Done() == nil || session.Owns(ctx) { // which ends with the connection, as the call does
 		if _, err := c.Start(ctx, t, timeout, fn); err != nil {
 			c.Release()
@@ -167,6 +279,19 @@ func (p *Peer) start(ctx context.Context, t wire.Type, c *mux.Call, fn func(cont
 		}
 	}))
 	return nil
+}
+
+// trimmed returns fn for answers that may carry headers.
+func (p *Peer) trimmed(callCtx context.Context, fn func(context.Context, mux.Reply, error)) func(context.Context, mux.Reply, error) {
+	if target, ok := callCtx.Value(trailerKey{}).(*Header); !ok || target == nil {
+		return fn
+	}
+	return func(ctx context.Context, r mux.Reply, err error) {
+		if err == nil {
+			err = p.takeTrailer(callCtx, &r)
+		}
+		fn(ctx, r, err)
+	}
 }
 
 // watch stops watching the context of a call when the call has ended, which may
@@ -211,22 +336,39 @@ type Future struct {
 // result, nil drops it, by [Future.Wait].
 func (s *Stub) Go(ctx context.Context, method string, result any, args ...any) *Future {
 	f := &Future{donec: make(chan struct{}), peer: s.peer, result: result}
-	c, err := s.request(method, args)
-	if err == nil {
-		err = s.peer.start(ctx, wire.TypeCall, c, func(_ context.Context, r mux.Reply, err error) {
-			if err != nil {
-				f.err = callError(err)
-			} else {
-				f.answer, f.failed = buf.Copy(r.Payload), r.IsError
-			}
-			close(f.donec)
-		})
-	}
-	if err != nil {
+	if err := s.startFuture(ctx, f, method, args); err != nil {
 		f.err = err
 		close(f.donec)
 	}
 	return f
+}
+
+func (s *Stub) startFuture(ctx context.Context, f *Future, method string, args []any) error {
+	if chain := s.peer.clientChain(); chain != nil {
+		return s.callFuncThrough(ctx, chain, method, func(_ context.Context, r *Reply, err error) {
+			if err != nil {
+				f.err = err
+			} else {
+				f.answer = buf.Copy(r.reply.Payload)
+			}
+			close(f.donec)
+		}, args)
+	}
+	c, err := s.request(method, args)
+	if err != nil {
+		return err
+	}
+	return s.peer.start(ctx, wire.TypeCall, c, func(_ context.Context, r mux.Reply, err error) {
+		if err == nil {
+			err = s.peer.cut(&r)
+		}
+		if err != nil {
+			f.err = callError(err)
+		} else {
+			f.answer, f.failed = buf.Copy(r.Payload), r.IsError
+		}
+		close(f.donec)
+	})
 }
 
 // Done is closed when the outcome is there.

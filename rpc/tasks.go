@@ -39,6 +39,7 @@ func newTaskTable(e *Endpoint) *taskTable {
 		if err != nil {
 			panic("BUG: core task " + name + ": " + err.Error())
 		}
+		m.op = OpTask
 		t.core[name] = m
 	}
 	t.view.Store(&t.core)
@@ -61,6 +62,7 @@ func (e *Endpoint) AddTask(name string, fn any) error {
 	if err != nil {
 		return fmt.Errorf("rpc: add task %s: %w", name, err)
 	}
+	m.op = OpTask
 	t := e.tasks
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -75,9 +77,9 @@ func (e *Endpoint) AddTask(name string, fn any) error {
 
 // handleTask serves TASK: an array of task name and arguments (protocol section
 // 6.4), or the map that the oldest browser clients send.
-func (p *Peer) handleTask(ctx context.Context, d *codec.Decoder, dst []byte) ([]byte, error) {
+func (c *conn) handleTask(ctx context.Context, d *codec.Decoder, dst []byte) ([]byte, error) {
 	if d.PeekKind() == codec.KindMap {
-		return p.handleTaskMap(ctx, d, dst)
+		return c.handleTaskMap(ctx, d, dst)
 	}
 	n, err := d.ArrayHeader()
 	if err != nil {
@@ -90,7 +92,7 @@ func (p *Peer) handleTask(ctx context.Context, d *codec.Decoder, dst []byte) ([]
 	if err != nil {
 		return dst, malformedRequest("the task name", err)
 	}
-	return p.runLocalTask(ctx, name, d, n-1, dst)
+	return c.runLocalTask(ctx, name, d, n-1, dst)
 }
 
 // taskMap is a task request of the oldest browser clients. At most one of the
@@ -102,7 +104,7 @@ type taskMap struct {
 	Pattern     codec.Raw `msgpack:"pattern"`
 }
 
-func (p *Peer) handleTaskMap(ctx context.Context, d *codec.Decoder, dst []byte) ([]byte, error) {
+func (c *conn) handleTaskMap(ctx context.Context, d *codec.Decoder, dst []byte) ([]byte, error) {
 	var m taskMap
 	if err := d.Decode(&m); err != nil {
 		return dst, malformedRequest("the payload", err)
@@ -117,16 +119,16 @@ func (p *Peer) handleTaskMap(ctx context.Context, d *codec.Decoder, dst []byte) 
 			n, arg = 1, a
 		}
 	}
-	args := codec.NewDecoder(arg, p.endpoint.cfg.Limits)
-	return p.runLocalTask(ctx, []byte(m.Task), &args, n, dst)
+	args := codec.NewDecoder(arg, c.endpoint.cfg.Limits)
+	return c.runLocalTask(ctx, []byte(m.Task), &args, n, dst)
 }
 
-func (p *Peer) runLocalTask(ctx context.Context, name []byte, d *codec.Decoder, n int, dst []byte) ([]byte, error) {
-	m := (*p.endpoint.tasks.view.Load())[string(name)]
+func (c *conn) runLocalTask(ctx context.Context, name []byte, d *codec.Decoder, n int, dst []byte) ([]byte, error) {
+	m := (*c.endpoint.tasks.view.Load())[string(name)]
 	if m == nil {
 		return dst, &Error{Code: NotFound, Message: fmt.Sprintf("Task with id %s not found", shown(name))}
 	}
-	return m.invoke(ctx, d.Rest(), n, p.endpoint.cfg.Limits, dst)
+	return c.run(ctx, m, d.Rest(), n, dst)
 }
 
 // runAbilities tells a 0.6 peer which services there are. The table must be a Map

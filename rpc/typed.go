@@ -80,6 +80,9 @@ func (c *caller[A, R]) decode(result *R, r mux.Reply) error {
 }
 
 func (c *caller[A, R]) call(ctx context.Context, args A) (result R, err error) {
+	if chain := c.stub.peer.clientChain(); chain != nil {
+		return c.callThrough(ctx, chain, args)
+	}
 	call, err := c.request(&args)
 	if err != nil {
 		return result, err
@@ -95,7 +98,47 @@ func (c *caller[A, R]) call(ctx context.Context, args A) (result R, err error) {
 	return result, nil
 }
 
+// callThrough is call with middleware. It is a function of its own so that args need
+// not live on the heap without.
+func (c *caller[A, R]) callThrough(ctx context.Context, chain Handler, args A) (R, error) {
+	return c.through(ctx, chain, &args)
+}
+
+// through makes a call with middleware.
+func (c *caller[A, R]) through(ctx context.Context, chain Handler, args *A) (result R, err error) {
+	if c.prefix == nil {
+		return result, c.stub.noMethod(c.name)
+	}
+	r := &Request{op: OpCall, client: true, peer: c.stub.peer, stub: c.stub, member: c.name}
+	if r.args, r.count, err = c.arguments.AppendTuple(nil, args); err != nil {
+		return result, &Error{Code: InvalidArgument, Message: fmt.Sprintf("arguments of %s: %v", c.name, err), cause: err}
+	}
+	raw, err := chain(ctx, r)
+	if err != nil {
+		return result, asError(err)
+	}
+	if err := c.decode(&result, mux.Reply{Payload: orUndefined(raw)}); err != nil {
+		return *new(R), err
+	}
+	return result, nil
+}
+
+// startThrough is start with middleware, which may block and therefore has a goroutine
+// of its own. It ends with the call.
+func (c *caller[A, R]) startThrough(ctx context.Context, chain Handler, args A, fn func(context.Context, R, error)) {
+	go func() {
+		defer c.stub.recoverCallback(c.name)
+		ctx := mux.WithoutOwner(ctx)
+		result, err := c.through(ctx, chain, &args)
+		fn(ctx, result, err)
+	}()
+}
+
 func (c *caller[A, R]) start(ctx context.Context, args A, fn func(context.Context, R, error)) error {
+	if chain := c.stub.peer.clientChain(); chain != nil {
+		c.startThrough(ctx, chain, args, fn)
+		return nil
+	}
 	call, err := c.request(&args)
 	if err != nil {
 		return err
@@ -133,6 +176,9 @@ func (cb *callback[A, R]) done(ctx context.Context, r mux.Reply, err error) {
 	cb.free()
 	defer c.stub.recoverCallback(c.name)
 	var result R
+	if err == nil {
+		err = c.stub.peer.cut(&r)
+	}
 	if err != nil {
 		err = callError(err)
 	} else if err = c.decode(&result, r); err != nil {

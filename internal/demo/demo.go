@@ -17,7 +17,17 @@ import (
 const ServiceName = "calculator@1.0.0"
 
 // Calculator is the reference service.
-type Calculator struct{}
+type Calculator struct {
+	Version string                     `netron:"version,readonly"`
+	Counter netron.Property[codec.Raw] `netron:"counter"`
+}
+
+// NewCalculator returns the reference service in its first state.
+func NewCalculator() *Calculator {
+	c := &Calculator{Version: "1.0.0"}
+	c.Counter.Set(codec.AppendInt(nil, 0))
+	return c
+}
 
 // Add returns a + b.
 func (*Calculator) Add(_ context.Context, a, b float64) (float64, error) { return a + b, nil }
@@ -133,7 +143,7 @@ func SystemInfo(context.Context) map[string]any {
 
 // Expose adds the reference service and its tasks to a node.
 func Expose(n *netron.Node) error {
-	err := n.Expose(ServiceName, &Calculator{}, netron.Optional("Echo", 1), netron.Optional("TypeOf", 1), netron.Optional("Fail", 1), netron.Optional("Sleep", 1))
+	err := n.Expose(ServiceName, NewCalculator(), netron.Optional("Echo", 1), netron.Optional("TypeOf", 1), netron.Optional("Fail", 1), netron.Optional("Sleep", 1))
 	if err != nil {
 		return fmt.Errorf("demo: %w", err)
 	}

@@ -40,6 +40,15 @@ const (
 	TypeStreamClose Type = 7
 )
 
+// The packet types of extensions (protocol section 12), which go only to peers that
+// negotiated them.
+const (
+	TypeCancel Type = 8
+	TypeCredit Type = 9
+	TypeEvent  Type = 10
+	TypeGoAway Type = 11
+)
+
 // String returns the name that the protocol document uses.
 func (t Type) String() string {
 	switch t {
@@ -59,6 +68,14 @@ func (t Type) String() string {
 		return "STREAM_ERROR"
 	case TypeStreamClose:
 		return "STREAM_CLOSE"
+	case TypeCancel:
+		return "CANCEL"
+	case TypeCredit:
+		return "CREDIT"
+	case TypeEvent:
+		return "EVENT"
+	case TypeGoAway:
+		return "GOAWAY"
 	}
 	return "UNKNOWN"
 }
@@ -72,6 +89,7 @@ const (
 	FlagLive    Flags = 0x20 // stream without inactivity limit; STREAM only
 	FlagImpulse Flags = 0x40 // request or one-way packet; clear in a response
 	FlagError   Flags = 0x80 // response that carries an error
+	FlagMeta    Flags = 0x10 // a second value follows the payload; GET, SET, CALL and TASK only (protocol section 12.3)
 
 	maskType Flags = 0x0f
 )
@@ -87,6 +105,9 @@ func (f Flags) Error() bool { return f&FlagError != 0 }
 
 // EOS reports whether the packet ends its stream.
 func (f Flags) EOS() bool { return f.Type() == TypeStream && f&FlagEOS != 0 }
+
+// Meta reports whether a second value follows the payload, if the peer negotiated that.
+func (f Flags) Meta() bool { return f.Type() >= TypeGet && f.Type() <= TypeTask && f&FlagMeta != 0 }
 
 // Live reports whether the packet belongs to a live stream.
 func (f Flags) Live() bool { return f.Type() == TypeStream && f&FlagLive != 0 }

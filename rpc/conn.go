@@ -1,0 +1,168 @@
+package rpc
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/d-e-v-grid/netron/mux"
+)
+
+// features are the extensions that this package offers to peers.
+var features = []string{mux.FeatureCancel, mux.FeatureMeta}
+
+// conn is one connection of a peer: its session, and what runs under it. A peer that
+// reconnects has several, one after the other.
+type conn struct {
+	endpoint *Endpoint
+	peer     *Peer
+	session  *mux.Session
+	router   router
+	local    bool // one of the ends of [Endpoint.Local], which are not among the endpoint's peers
+
+	ctx      *peerContext // the parent of what handlers run under
+	ownerCtx *peerContext // of those that run on the read owner
+
+	canMeta atomic.Bool // negotiated
+
+	// Requests that the peer has given up, and those that can be told. Most requests
+	// are in neither table: see [requestContext].
+	marks   atomic.Int32 // length of marked
+	mu      sync.Mutex
+	running map[uint32]*requestContext // whose handlers wait for the end of their context; guarded by mu
+	marked  map[uint32]time.Time       // given up, and not found in running; guarded by mu
+}
+
+const (
+	// maxMarks bounds the requests given up that nobody has asked about. They are
+	// forgotten together: then their handlers go on until they are done.
+	maxMarks = 1024
+	// markLife is how long a request that was given up may wait to be taken up. Ids
+	// come again only after a much longer time.
+	markLife = time.Minute
+)
+
+func newConn(e *Endpoint, p *Peer) *conn {
+	c := &conn{endpoint: e, peer: p}
+	c.router.endpoint = e
+	return c
+}
+
+// config returns the configuration of the session that will be attached.
+func (c *conn) config(hint mux.Hint) mux.Config {
+	cfg := &c.endpoint.cfg
+	return mux.Config{
+		Connector:        c.peer.connector,
+		LocalID:          cfg.ID,
+		Hint:             hint,
+		Features:         features,
+		HandshakeTimeout: cfg.HandshakeTimeout,
+		MaxRequests:      cfg.MaxRequests,
+		MaxRequestBytes:  cfg.MaxRequestBytes,
+		MaxQueueBytes:    cfg.MaxQueueBytes,
+		MaxQueuePackets:  cfg.MaxQueuePackets,
+		Workers:          c.endpoint.workers,
+		Ready:            c.ready,
+		Route:            c.router.route,
+		Serve:            c.serve,
+		Cancel:           c.cancel,
+		Ended:            c.ended,
+		Overloaded:       c.endpoint.overloaded,
+		Draining:         c.endpoint.draining,
+		Failed:           c.endpoint.failed,
+		ValidPing:        c.endpoint.validPing,
+		Context:          cfg.Context,
+	}
+}
+
+// attach gives the connection its session, and the peer the connection. The session
+// must not have begun.
+func (c *conn) attach(s *mux.Session) {
+	c.session = s
+	c.ctx = &peerContext{Context: s.Context(), peer: c.peer}
+	c.ownerCtx = &peerContext{Context: s.OwnerContext(s.Context()), peer: c.peer}
+	c.peer.conn.Store(c)
+}
+
+// ready is called when the handshake is done.
+func (c *conn) ready(s *mux.Session, info mux.Peer) {
+	c.canMeta.Store(info.Has(mux.FeatureMeta))
+	c.peer.info.Store(&info)
+	if !c.local {
+		c.endpoint.add(s, c.peer, info)
+	}
+}
+
+// ended is called when the session has ended.
+func (c *conn) ended(*mux.Session, error) {
+	if !c.local {
+		c.endpoint.remove(c.peer)
+	}
+}
+
+// cancel is told that the peer has given up a request. It may be any: finished,
+// running, or one whose turn has not come.
+//
+// Protocol section 12.1.
+func (c *conn) cancel(id uint32) {
+	c.mu.Lock()
+	r := c.running[id]
+	if r == nil {
+		if len(c.marked) >= maxMarks {
+			clear(c.marked)
+		}
+		if c.marked == nil {
+			c.marked = make(map[uint32]time.Time)
+		}
+		c.marked[id] = time.Now()
+		c.marks.Store(int32(len(c.marked)))
+	}
+	c.mu.Unlock()
+	if r != nil {
+		r.state.Load().cancel(context.Canceled)
+	}
+}
+
+// takeMark reports whether a request has been given up, and forgets that.
+func (c *conn) takeMark(id uint32) bool {
+	if c.marks.Load() == 0 {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.takeMarkLocked(id)
+}
+
+func (c *conn) takeMarkLocked(id uint32) bool {
+	at, ok := c.marked[id]
+	if ok {
+		delete(c.marked, id)
+		c.marks.Store(int32(len(c.marked)))
+	}
+	return ok && time.Since(at) < markLife
+}
+
+// track makes a request known whose handler waits for the end of its context.
+func (c *conn) track(r *requestContext, state *requestState) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r.state.Load() != state {
+		return // the handler has returned meanwhile
+	}
+	if c.takeMarkLocked(r.id) {
+		state.cancel(context.Canceled)
+	}
+	if c.running == nil {
+		c.running = make(map[uint32]*requestContext)
+	}
+	c.running[r.id] = r
+}
+
+func (c *conn) untrack(r *requestContext) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.running[r.id] == r { // a peer may use an id twice at a time
+		delete(c.running, r.id)
+	}
+}
