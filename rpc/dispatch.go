@@ -56,7 +56,9 @@ func (c *conn) serve(r *mux.Request, dst []byte) (out []byte, isError bool) {
 	}
 	out, err := c.handle(handlerCtx, r, payload, dst)
 	out, isError = c.finish(r, dst, out, err)
-	out, r.Trailer = ctx.meta.Load().appendTrailer(out)
+	if answer, ok := ctx.meta.Load().appendTrailer(out); ok && len(answer)-len(dst)+wire.HeaderLen <= c.endpoint.cfg.maxMessageBytes() {
+		out, r.Trailer = answer, true
+	}
 	return out, isError
 }
 

@@ -89,8 +89,8 @@ func HeaderFrom(ctx context.Context) Header {
 }
 
 // SetHeader adds a header to the answer of the request that is being served under
-// ctx. It returns an error of code [Unimplemented] if the caller cannot read headers,
-// of [FailedPrecondition] if ctx is not that of a request, or was answered already, and of
+// ctx; if both together are too large for a message it gets lost. It returns an error of code [Unimplemented] if the caller cannot read headers,
+// of [FailedPrecondition] if ctx is not that of a request, or of one that is served inline, or was answered already, and of
 // [ResourceExhausted] if the headers become too large.
 func SetHeader(ctx context.Context, name, value string) error {
 	r, ok := ctx.Value(requestKey{}).(*requestContext)

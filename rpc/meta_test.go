@@ -327,3 +327,20 @@ func TestContextEndsWithHandler(t *testing.T) {
 		}
 	}
 }
+
+// TestMarksFade checks that a connection forgets requests which were given up too late.
+func TestMarksFade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEndpoint(t, Config{})
+		p := e.Local()
+		c := e.served.conn.Load()
+		c.cancel(1 << 20)
+		time.Sleep(markLife + time.Second)
+		if err := p.RunTask(t.Context(), taskAbilities, nil); err != nil {
+			t.Fatal(err)
+		}
+		if n := c.marks.Load(); n != 0 {
+			t.Errorf("%d marks after %v, want none", n, markLife)
+		}
+	})
+}
