@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"strings"
 	"sync"
@@ -64,9 +65,7 @@ type outgoingKey struct{}
 func WithHeader(ctx context.Context, name, value string) context.Context {
 	old := outgoing(ctx)
 	h := make(Header, len(old)+1)
-	for k, v := range old {
-		h[k] = v
-	}
+	maps.Copy(h, old)
 	h[strings.ToLower(name)] = value
 	return context.WithValue(ctx, outgoingKey{}, h)
 }

@@ -100,18 +100,18 @@ func TestMiddlewareDecides(t *testing.T) {
 			if err := r.Decode(&a, &b); err != nil {
 				return nil, err
 			}
-			switch {
-			case a == 1:
+			switch a {
+			case 1:
 				return nil, Errorf(PermissionDenied, "not for you")
-			case a == 2:
+			case 2:
 				return codec.Append(nil, 42)
-			case a == 3:
+			case 3:
 				return nil, nil // no result
-			case a == 4:
+			case 4:
 				return codec.Raw{0x93, 1}, nil // half a value
-			case a == 5:
+			case 5:
 				panic("in a middleware")
-			case a == 6:
+			case 6:
 				raw, err := next(ctx, r)
 				if err != nil {
 					return nil, err

@@ -178,7 +178,7 @@ func (s *Service) addFields(rv reflect.Value, o *exposeOptions) {
 	for i := range rv.NumField() {
 		f := rv.Type().Field(i)
 		tag, tagged := f.Tag.Lookup(nameTag)
-		_, isProperty := reflect.New(f.Type).Interface().(field)
+		_, isProperty := reflect.TypeAssert[field](reflect.New(f.Type))
 		if !tagged && !isProperty {
 			continue
 		}
@@ -213,7 +213,7 @@ func fieldProperty(v reflect.Value, f reflect.StructField, tag string, isPropert
 	if !addressable {
 		return nil, fmt.Errorf("it is a Property; expose a pointer to the struct")
 	}
-	p, _ := v.Addr().Interface().(field)
+	p, _ := reflect.TypeAssert[field](v.Addr())
 	return p.property(name, readonly)
 }
 
