@@ -197,7 +197,7 @@ func TestHeaders(t *testing.T) {
 	}
 	for name, ctx := range map[string]context.Context{
 		"large": WithHeader(t.Context(), "x", strings.Repeat("y", maxHeaderBytes)),
-		"many": context.WithValue(t.Context(), outgoingKey{}, many),
+		"many":  context.WithValue(t.Context(), outgoingKey{}, many),
 	} {
 		if err := stub.Call(ctx, "headers", &got, ""); CodeOf(err) != ResourceExhausted {
 			t.Errorf("%s headers = %v, want resource_exhausted", name, err)
