@@ -139,7 +139,7 @@ func (b *block) run() {
 		current = i
 		*r = Request{
 			Type: q.typ, Payload: b.data.B[q.at:q.end], Target: q.target,
-			Offset: int(q.offset), Count: int(q.count), Meta: q.meta, id: q.id, session: s,
+			Offset: int(q.offset), Count: int(q.count), Meta: q.meta, Scratch: r.Scratch, id: q.id, session: s,
 		}
 		start := len(answer.B)
 		out, isError := s.cfg.Serve(r, answer.B)
@@ -148,7 +148,7 @@ func (b *block) run() {
 		answer = b.answer(answer, start, q, r.response(isError))
 	}
 	answer.Release()
-	*r = Request{}
+	*r = Request{Scratch: r.Scratch}
 	pooledRequests.Put(r)
 	b.flush(true)
 	b.leave()

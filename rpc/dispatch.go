@@ -32,7 +32,7 @@ func (c *conn) serve(r *mux.Request, dst []byte) (out []byte, isError bool) {
 		out, err := c.handle(c.ownerCtx, r, r.Payload, dst)
 		return c.finish(r, dst, out, err)
 	}
-	ctx := newRequestContext(c, r.ID())
+	ctx := c.newContext(r)
 	defer ctx.end()
 	payload := r.Payload
 	if r.Meta {
