@@ -72,6 +72,9 @@ func (p *Peer) handle(r *mux.Request, dst []byte) ([]byte, error) {
 	}
 	if m, ok := r.Target.(*method); ok { // found by route
 		args := r.Payload[r.Offset:]
+		if m.limit > 0 {
+			return p.runLimited(ctx, r, m, args, r.Count, dst)
+		}
 		if !m.isSampled(r.ID()) {
 			return m.invoke(ctx, args, r.Count, lim, dst)
 		}
@@ -81,7 +84,7 @@ func (p *Peer) handle(r *mux.Request, dst []byte) ([]byte, error) {
 	}
 	d := codec.NewDecoder(r.Payload, lim)
 	if r.Type == wire.TypeTask {
-		return p.handleTask(ctx, &d, dst)
+		return p.handleTask(ctx, r, &d, dst)
 	}
 	return p.handleMember(ctx, r.Type, &d, dst)
 }
