@@ -89,7 +89,11 @@ func (e *Endpoint) runAbilities(context.Context, *codec.Raw) map[string]any {
 
 // runQueryInterface tells a peer the definition of a service (protocol section 7.2).
 func (e *Endpoint) runQueryInterface(_ context.Context, qualified string) (codec.Raw, error) {
-	entry := e.services.resolve(qualified)
+	q, err := parseQuery(qualified)
+	if err != nil {
+		return nil, err
+	}
+	entry := e.services.resolve(q)
 	if entry == nil {
 		return nil, serviceNotFound(qualified)
 	}
