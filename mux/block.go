@@ -124,7 +124,7 @@ func (b *block) run() {
 	current := -1
 	defer func() {
 		if current >= 0 {
-			b.abandoned(current, recover())
+			b.abandoned(current, r.answered(), recover())
 		}
 	}()
 	for {
@@ -145,6 +145,13 @@ func (b *block) run() {
 		out, isError := s.cfg.Serve(r, answer.B)
 		answer.B = out
 		current = -1
+		if r.answered() {
+			answer.B = out[:start]
+			if b.finish(nil, q); i+1 < len(b.queue) {
+				b.flush(true) // it took long: it should not be counted any longer
+			}
+			continue
+		}
 		answer = b.answer(answer, start, q, r.response(isError))
 	}
 	answer.Release()
@@ -240,16 +247,21 @@ func (b *block) handOver() {
 }
 
 // abandoned ends a worker whose handler did not return: it panicked, or ended its
-// goroutine. Its request gets an answer, and the rest another worker.
-func (b *block) abandoned(i int, panicked any) {
+// goroutine. Its request gets an answer, unless it was answered early, and the rest
+// another worker.
+func (b *block) abandoned(i int, answered bool, panicked any) {
 	s, q := b.session, &b.queue[i]
 	if panicked != nil {
 		s.cfg.Workers.logPanic(panicked)
 	}
-	answer := newAnswer(s)
-	start := len(answer.B)
-	answer.B = append(answer.B, s.cfg.Failed...)
-	b.answer(answer, start, q, wire.Response(q.typ, true)).Release()
+	if answered {
+		b.finish(nil, q)
+	} else {
+		answer := newAnswer(s)
+		start := len(answer.B)
+		answer.B = append(answer.B, s.cfg.Failed...)
+		b.answer(answer, start, q, wire.Response(q.typ, true)).Release()
+	}
 	if int(b.next.Load()) < len(b.queue) && !s.cfg.Workers.join(b) {
 		b.refuseRest()
 	}

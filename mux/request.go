@@ -84,6 +84,7 @@ type Request struct {
 
 	id      uint32
 	session *Session
+	early   *EarlyAnswer // nil unless the request may be answered before Serve returns
 }
 
 // ID returns the id of the request, which is unique among the unfinished ones of

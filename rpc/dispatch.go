@@ -103,6 +103,9 @@ func (c *conn) logPanic(r *mux.Request, v any) {
 func (c *conn) handle(ctx context.Context, r *mux.Request, payload, dst []byte) ([]byte, error) {
 	if m, ok := r.Target.(*method); ok { // found by route
 		args := payload[r.Offset:]
+		if m.limit > 0 {
+			return c.runLimited(ctx, r, m, args, r.Count, dst)
+		}
 		if !m.isSampled(r.ID()) {
 			return c.run(ctx, m, args, r.Count, dst)
 		}
@@ -112,7 +115,7 @@ func (c *conn) handle(ctx context.Context, r *mux.Request, payload, dst []byte) 
 	}
 	d := codec.NewDecoder(payload, c.endpoint.cfg.Limits)
 	if r.Type == wire.TypeTask {
-		return c.handleTask(ctx, &d, dst)
+		return c.handleTask(ctx, r, &d, dst)
 	}
 	return c.handleMember(ctx, r.Type, &d, dst)
 }
