@@ -124,7 +124,7 @@ func (b *block) run() {
 	current := -1
 	defer func() {
 		if current >= 0 {
-			b.abandoned(current, r.answered(), recover())
+			b.abandoned(r, current, recover())
 		}
 	}()
 	for {
@@ -145,11 +145,8 @@ func (b *block) run() {
 		out, isError := s.cfg.Serve(r, answer.B)
 		answer.B = out
 		current = -1
-		if r.answered() {
+		if b.answeredEarly(r, q) {
 			answer.B = out[:start]
-			if b.finish(nil, q); i+1 < len(b.queue) {
-				b.flush(true) // it took long: it should not be counted any longer
-			}
 			continue
 		}
 		answer = b.answer(answer, start, q, r.response(isError))
@@ -190,6 +187,17 @@ func (b *block) answer(answer *buf.Buf, start int, q *queued, flags wire.Flags) 
 		b.flush(true)
 	}
 	return answer
+}
+
+// answeredEarly ends a request whose handler has ended and reports whether it needs
+// no answer any more.
+func (b *block) answeredEarly(r *Request, q *queued) bool {
+	answered, mine := r.endRequest()
+	if answered && mine {
+		b.finish(nil, q)
+		b.flush(true) // it took long: it should not count while others are served
+	}
+	return answered
 }
 
 // finish counts a request as done and adds its answer, if there is one, to those
@@ -249,14 +257,12 @@ func (b *block) handOver() {
 // abandoned ends a worker whose handler did not return: it panicked, or ended its
 // goroutine. Its request gets an answer, unless it was answered early, and the rest
 // another worker.
-func (b *block) abandoned(i int, answered bool, panicked any) {
+func (b *block) abandoned(r *Request, i int, panicked any) {
 	s, q := b.session, &b.queue[i]
 	if panicked != nil {
 		s.cfg.Workers.logPanic(panicked)
 	}
-	if answered {
-		b.finish(nil, q)
-	} else {
+	if !b.answeredEarly(r, q) {
 		answer := newAnswer(s)
 		start := len(answer.B)
 		answer.B = append(answer.B, s.cfg.Failed...)

@@ -18,13 +18,24 @@ type EarlyAnswer struct {
 	session *Session
 	id      uint32
 	typ     wire.Type
-	claimed atomic.Bool // by Answer or by the worker, whoever has the outcome first
+	size    int64 // of the payload
+	state   atomic.Uint32
 }
+
+// The states of an EarlyAnswer. Who gets it out of earlyOpen answers the request; who
+// comes last of Answer and handler takes it off the counts, so that it counts once,
+// and until both have ended.
+const (
+	earlyOpen      uint32 = iota
+	earlyAnswering        // Answer sends the answer
+	earlyAnswered         // Answer has sent it
+	earlyEnded            // the handler has ended
+)
 
 // MayAnswerEarly makes e answer the request. Serve calls it, before it returns, for
 // a request that is not Inline.
 func (r *Request) MayAnswerEarly(e *EarlyAnswer) {
-	e.session, e.id, e.typ = r.session, r.id, r.Type
+	e.session, e.id, e.typ, e.size = r.session, r.id, r.Type, int64(len(r.Payload))
 	r.early = e
 }
 
@@ -32,27 +43,31 @@ func (r *Request) MayAnswerEarly(e *EarlyAnswer) {
 // reports whether it did. It copies payload. It waits while the outgoing queue is
 // full, until the session ends. Any goroutine may call it.
 func (e *EarlyAnswer) Answer(payload []byte, isError bool) bool {
-	s := e.session
-	// Whoever drains the session waits for this answer too. Counted before the claim:
-	// as long as nobody has claimed, the request itself is counted.
-	s.inflight.Add(1)
-	defer s.release(1, 0)
-	if !e.claim() {
+	if !e.state.CompareAndSwap(earlyOpen, earlyAnswering) {
 		return false
 	}
+	s := e.session
 	answer := newAnswer(s)
 	start := len(answer.B)
 	answer.B = append(answer.B, payload...)
 	wire.PutHeader(answer.B[start-wire.HeaderLen:], e.id, wire.Response(e.typ, isError))
 	answer.B = s.link.EndFrame(answer.B, 0, false)
 	s.respond(newOutgoing(answer, 1))
+	if !e.state.CompareAndSwap(earlyAnswering, earlyAnswered) {
+		s.release(1, e.size)
+	}
 	return true
 }
 
-// claim takes the right to answer the request. It returns false for the second
-// who asks.
-func (e *EarlyAnswer) claim() bool { return e.claimed.CompareAndSwap(false, true) }
-
-// answered reports, after Serve has returned, whether the request was answered
-// early. If it was not it cannot be any more.
-func (r *Request) answered() bool { return r.early != nil && !r.early.claim() }
+// endRequest ends a request whose handler has ended. It reports whether it was
+// answered early, and if so, whether it is the caller's to take off the counts.
+func (r *Request) endRequest() (answered, mine bool) {
+	e := r.early
+	switch {
+	case e == nil, e.state.CompareAndSwap(earlyOpen, earlyEnded):
+		return false, true
+	case e.state.CompareAndSwap(earlyAnswering, earlyEnded):
+		return true, false
+	}
+	return true, true
+}

@@ -35,7 +35,7 @@ func TestServicesOfPeer(t *testing.T) {
 	legacy.wantRuns("the table is known now")
 
 	for _, kind := range []mux.Kind{mux.KindNode, mux.KindBrowser} {
-		_, err := newScripted(t, kind, typeScript("a", "1.0.0")).Services(t.Context())
+		_, err := newScripted(t, kind, typeScript("1.0.0")).Services(t.Context())
 		if CodeOf(err) != Unimplemented || !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), "does not list its services") {
 			t.Errorf("Services of a peer without abilities = %v, want unimplemented that wraps ErrUnsupported", err)
 		}
@@ -54,7 +54,7 @@ func TestHasService(t *testing.T) {
 	legacy := map[string]func(any) (any, error){"abilities": abilities("a@1.2.0")}
 	for name, p := range map[string]*Peer{
 		"own":                               e.Local(),
-		"current":                           newScripted(t, mux.KindNode, typeScript("a", "1.2.0")).Peer,
+		"current":                           newScripted(t, mux.KindNode, typeScript("1.2.0")).Peer,
 		"0.6":                               newScripted(t, mux.KindLegacy, legacy).Peer,
 		"0.6 that looks like a current one": newScripted(t, mux.KindNode, legacy).Peer,
 	} {

@@ -103,7 +103,7 @@ func TestRanges(t *testing.T) {
 func TestRangesOfPeers(t *testing.T) {
 	const query = "query_interface "
 	for _, kind := range []mux.Kind{mux.KindNode, mux.KindBrowser, 0} {
-		sp := newScripted(t, kind, typeScript("a", "1.4.0", "1.2.0"))
+		sp := newScripted(t, kind, typeScript("1.4.0", "1.2.0"))
 		for _, tt := range []struct{ qualified, asked, want string }{
 			{"a@^1.2", "a", "a@1.4.0"},
 			{"a@*", "a", "a@1.4.0"},
@@ -125,13 +125,13 @@ func TestRangesOfPeers(t *testing.T) {
 		}
 	}
 	for _, version := range []string{"", "2.0.0-beta.1", "latest"} { // which TypeScript peers prefer
-		sp := newScripted(t, mux.KindNode, typeScript("a", version))
+		sp := newScripted(t, mux.KindNode, typeScript(version))
 		if got, err := sp.service(t.Context(), "a@>=1"); CodeOf(err) != NotFound {
 			t.Errorf("Service(a@>=1) of version %q = %q, %v, want not_found", version, got, err)
 		}
 	}
 
-	script := typeScript("a", "1.4.0")
+	script := typeScript("1.4.0")
 	resolve := script["query_interface"]
 	script["query_interface"] = func(arg any) (any, error) {
 		if arg == "a@^1" || arg == "a@^9" {

@@ -80,10 +80,11 @@ func definitionOf(name, version string) *codec.Definition {
 	return &codec.Definition{ID: name + version, PeerID: "far", Meta: codec.Meta{Name: name, Version: version}}
 }
 
-// typeScript answers query_interface as current TypeScript peers do: by the exact
-// key, or by the bare name with the first of the versions.
-func typeScript(name string, versions ...string) map[string]func(any) (any, error) {
+// typeScript answers query_interface for versions of a service "a" as current
+// TypeScript peers do: by the exact key, or by the bare name with the first of them.
+func typeScript(versions ...string) map[string]func(any) (any, error) {
 	return map[string]func(any) (any, error){"query_interface": func(arg any) (any, error) {
+		const name = "a"
 		for _, v := range versions {
 			if arg == name || arg == joinName(name, v) {
 				return definitionOf(name, v), nil

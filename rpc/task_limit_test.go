@@ -172,9 +172,9 @@ func TestTaskContext(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
-		var kept context.Context
+		kept := make(chan context.Context, 1)
 		run(t, time.Second, func(ctx context.Context) {
-			kept = ctx
+			kept <- ctx
 			if d, ok := ctx.Deadline(); !ok || d.Sub(start) != time.Second {
 				t.Errorf("Deadline = %v, %v, want a second from now", d.Sub(start), ok)
 			}
@@ -192,16 +192,17 @@ func TestTaskContext(t *testing.T) {
 			}
 		})
 		time.Sleep(time.Minute)
-		if !errors.Is(kept.Err(), context.DeadlineExceeded) {
-			t.Errorf("Err = %v after the end, want deadline exceeded", kept.Err())
+		if err := (<-kept).Err(); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Err = %v after the end, want deadline exceeded", err)
 		}
 	})
 	synctest.Test(t, func(t *testing.T) { // kept, and asked for the first time after the end
-		var kept context.Context
-		run(t, time.Second, func(ctx context.Context) { kept = ctx })
-		<-kept.Done()
-		if !errors.Is(kept.Err(), context.Canceled) {
-			t.Errorf("Err = %v after the task has ended, want canceled", kept.Err())
+		kept := make(chan context.Context, 1)
+		run(t, time.Second, func(ctx context.Context) { kept <- ctx })
+		ctx := <-kept
+		<-ctx.Done()
+		if !errors.Is(ctx.Err(), context.Canceled) {
+			t.Errorf("Err = %v after the task has ended, want canceled", ctx.Err())
 		}
 	})
 	synctest.Test(t, func(t *testing.T) { // the connection ends first
