@@ -87,6 +87,9 @@ func (n *Node) Expose(qualified string, value any, opts ...ExposeOption) error {
 // ExposeService makes a service built with [NewService] callable by all peers.
 func (n *Node) ExposeService(s *Service) error { return n.endpoint.ExposeService(s) }
 
+// Conceal ends the exposure of a service. See [rpc.Endpoint.Conceal].
+func (n *Node) Conceal(qualified string) error { return n.endpoint.Conceal(qualified) }
+
 // AddTask offers a function, whose first parameter is a context, to all peers
 // under a name; see [rpc.Endpoint.AddTask].
 func (n *Node) AddTask(name string, fn any) error { return n.endpoint.AddTask(name, fn) }

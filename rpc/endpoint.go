@@ -147,7 +147,16 @@ func (e *Endpoint) Expose(qualified string, value any, opts ...ExposeOption) err
 // ExposeService makes a service callable by all peers. It returns an error of
 // code [AlreadyExists] if its qualified name is taken or the service is exposed
 // already, and reports what went wrong while the service was built.
+//
+// A service need not be exposed to be reached: a method that returns a *Service hands
+// it to its caller, who calls it through a [Stub] until he releases it.
 func (e *Endpoint) ExposeService(s *Service) error { return e.services.expose(s, e.cfg.ID) }
+
+// Conceal ends the exposure of a service: name@version, or the name of one without a
+// version. Requests that are being served go on; for later ones the service is not
+// there, whatever the caller knows of it. It returns an error of code [NotFound] if
+// there is no such service. A service may be exposed again afterwards.
+func (e *Endpoint) Conceal(qualified string) error { return e.services.conceal(qualified) }
 
 // Services returns the qualified names of the exposed services, sorted.
 func (e *Endpoint) Services() []string {

@@ -154,7 +154,7 @@ func (s *Service) addProperty(p *property) {
 		s.fail(fmt.Errorf("rpc: property name %q of service %s: want 1 to %d of the characters A-Z a-z 0-9 _ $", p.name, s.QualifiedName(), maxNameBytes))
 	case s.methods[p.name] != nil || s.props[p.name] != nil:
 		s.fail(fmt.Errorf("rpc: service %s has two members %q", s.QualifiedName(), p.name))
-	case s.exposed:
+	case s.exposed.Load():
 		s.fail(fmt.Errorf("rpc: property %q added to service %s after it was exposed", p.name, s.QualifiedName()))
 	default:
 		p.get.owner = s
