@@ -90,6 +90,9 @@ type Config struct {
 	// Defaults 1 MiB and 65,536.
 	MaxQueueBytes   int
 	MaxQueuePackets int
+	// MaxReferences limits the services that a peer may hold which methods returned to
+	// it. Default 10,000.
+	MaxReferences int
 	// MaxConns and MaxConnsPerAddr limit the incoming connections in all and per
 	// remote address. Default none.
 	MaxConns        int
@@ -164,6 +167,7 @@ func (c *Config) rpc(ctx context.Context) rpc.Config {
 		MaxQueuePackets:  c.MaxQueuePackets,
 		Workers:          c.Workers,
 		WorkerBytes:      c.WorkerBytes,
+		MaxReferences:    c.MaxReferences,
 		Logger:           c.logger(),
 		Context:          ctx,
 	}

@@ -46,6 +46,10 @@ type Config struct {
 	Workers     int
 	WorkerBytes int
 
+	// MaxReferences limits the services that a peer may hold which methods returned to
+	// it: a method that returns one more fails. Default 10,000.
+	MaxReferences int
+
 	// Logger receives rare events. Nil means [slog.Default].
 	Logger *slog.Logger
 
@@ -57,6 +61,7 @@ type Config struct {
 const (
 	defaultCallTimeout     = 5 * time.Second
 	defaultMaxMessageBytes = 16 << 20
+	defaultMaxReferences   = 10_000
 	workersGrace           = 10 * time.Second // for handlers that still run when the endpoint closes
 )
 
@@ -77,6 +82,13 @@ func (c *Config) maxMessageBytes() int {
 	return c.MaxMessageBytes
 }
 
+func (c *Config) maxReferences() int {
+	if c.MaxReferences == 0 {
+		return defaultMaxReferences
+	}
+	return max(c.MaxReferences, 0)
+}
+
 func (c *Config) logger() *slog.Logger {
 	if c.Logger == nil {
 		return slog.Default()
@@ -89,6 +101,7 @@ func (c *Config) logger() *slog.Logger {
 type Endpoint struct {
 	cfg      Config
 	services *registry
+	nested   nestedTable
 	tasks    *taskTable
 	use      atomic.Pointer[[]Middleware] // for the requests of peers
 	useOut   atomic.Pointer[[]Middleware] // for calls to peers

@@ -54,6 +54,7 @@ type entry struct {
 	service    *Service
 	definition codec.Definition
 	encoded    []byte // the definition as it is sent
+	refs       int    // of a service without a name: how often peers hold it; guarded by the mu of nestedTable
 	publisher  *conn  // through which a peer exposed it here; nil if it is our own
 }
 

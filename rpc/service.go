@@ -15,14 +15,17 @@ import (
 // from a Go value by [Endpoint.Expose], and does not change once it is exposed. A
 // method may return one: see [Endpoint.ExposeService].
 type Service struct {
-	name    string
-	version string
-	methods map[string]*method
-	order   []string // of the methods, as they were added
-	props   map[string]*property
-	fields  []string // the names of the properties, as they were added
-	use     []Middleware
-	err     error                    // what went wrong while building, reported by ExposeService
+	name      string
+	version   string
+	methods   map[string]*method
+	order     []string // of the methods, as they were added
+	props     map[string]*property
+	fields    []string // the names of the properties, as they were added
+	use       []Middleware
+	err       error  // what went wrong while building, reported by ExposeService
+	stub      *Stub  // that it relays to; nil for a service of this side
+	forgotten func() // called when no peer holds it any more, if it is there
+
 	home    atomic.Pointer[registry] // that it is exposed in; nil if it is not
 	exposed atomic.Bool              // it has been exposed once, or sent to a peer: it does not change any more
 }

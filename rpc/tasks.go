@@ -152,7 +152,12 @@ func (e *Endpoint) runQueryInterface(_ context.Context, qualified string) (codec
 
 // runUnrefService takes back a reference. Services with a name stay, whoever
 // refers to them (protocol section 6.8).
-func (e *Endpoint) runUnrefService(context.Context, *codec.Raw) {}
+func (e *Endpoint) runUnrefService(ctx context.Context, id *codec.Raw) {
+	var text string
+	if c := connFrom(ctx); c != nil && id != nil && id.Unmarshal(&text) == nil {
+		c.unref(text)
+	}
+}
 
 // serviceNotFound is what a peer gets for a service that is not there.
 func serviceNotFound(qualified string) *Error {
