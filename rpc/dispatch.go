@@ -189,6 +189,9 @@ func (c *conn) handleMemberMap(ctx context.Context, t wire.Type, d *codec.Decode
 func (c *conn) invoke(ctx context.Context, t wire.Type, id, name []byte, d *codec.Decoder, n int, dst []byte) ([]byte, error) {
 	e := c.find(id)
 	if e == nil {
+		e = c.await(ctx, id)
+	}
+	if e == nil {
 		return dst, definitionNotFound(id)
 	}
 	m, err := e.service.member(t, name)

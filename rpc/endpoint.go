@@ -50,6 +50,11 @@ type Config struct {
 	// it: a method that returns one more fails. Default 10,000.
 	MaxReferences int
 
+	// MaxExposedServices is how many services a peer may expose here, for all other
+	// peers: see [Peer.Publish]. Default none: peers that try get an error of code
+	// [PermissionDenied]. Negative means any number.
+	MaxExposedServices int
+
 	// Logger receives rare events. Nil means [slog.Default].
 	Logger *slog.Logger
 

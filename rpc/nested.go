@@ -7,6 +7,8 @@ import (
 	"reflect"
 	"sync"
 
+	"github.com/google/uuid"
+
 	"github.com/d-e-v-grid/netron/codec"
 )
 
@@ -27,7 +29,7 @@ func (t *nestedTable) take(s *Service, peerID string) (*entry, error) {
 	e := t.entries[s]
 	if e == nil {
 		var err error
-		if e, err = newEntry(s, peerID); err != nil {
+		if e, err = newEntry(s, uuid.NewString(), peerID); err != nil {
 			return nil, err
 		}
 		if t.entries == nil {
@@ -67,6 +69,8 @@ type holdings struct {
 	byID  map[string]*holding // guarded by mu
 	count int                 // of all references; guarded by mu
 	ended bool                // guarded by mu
+
+	published // guarded by mu
 }
 
 // holding is one of them.
@@ -120,16 +124,16 @@ func (h *holdings) find(id []byte) *entry {
 	if held := h.byID[string(id)]; held != nil {
 		return held.entry
 	}
-	return nil
+	return h.ours[string(id)]
 }
 
-// end returns all that the peer held, and refuses more.
-func (h *holdings) end() map[string]*holding {
+// end returns all that the peer held and exposed, and refuses more.
+func (h *holdings) end() (held map[string]*holding, exposed map[string]*entry) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	held := h.byID
-	h.byID, h.count, h.ended = nil, 0, true
-	return held
+	held, exposed = h.byID, h.theirs
+	h.byID, h.count, h.ended, h.theirs, h.ours = nil, 0, true, nil, nil
+	return held, exposed
 }
 
 // unref takes back a reference that the peer gives. One that it does not hold changes
@@ -140,10 +144,15 @@ func (c *conn) unref(id string) {
 	}
 }
 
-// giveBack takes back all that the peer holds, when the connection has ended.
+// giveBack takes back all that the peer holds, and takes out what it exposed, when the
+// connection has ended.
 func (c *conn) giveBack() {
-	for _, held := range c.held.end() {
-		c.endpoint.nested.drop(held.entry, held.count)
+	held, exposed := c.held.end()
+	for _, h := range held {
+		c.endpoint.nested.drop(h.entry, h.count)
+	}
+	for _, e := range exposed {
+		c.endpoint.services.remove(e)
 	}
 }
 
@@ -152,6 +161,11 @@ func (c *conn) giveBack() {
 func (c *conn) find(id []byte) *entry {
 	if e := c.endpoint.services.byDefinition(id); e != nil {
 		return e
+	}
+	if private := c.peer.private.Load(); private != nil {
+		if e := private.byDefinition(id); e != nil {
+			return e
+		}
 	}
 	return c.held.find(id)
 }
@@ -162,7 +176,7 @@ func (c *conn) definitionOf(s *Service) string {
 	if s == nil {
 		return ""
 	}
-	if e := c.endpoint.services.view.Load().ofService(s); e != nil {
+	if e := c.named(s); e != nil {
 		return e.definition.ID
 	}
 	if e := c.endpoint.nested.find(s); e != nil {
@@ -177,7 +191,7 @@ func (c *conn) appendService(dst []byte, m *method, s *Service) ([]byte, error) 
 	if s == nil {
 		return codec.AppendNil(dst), nil
 	}
-	e := c.endpoint.services.view.Load().ofService(s)
+	e := c.named(s)
 	isNamed := e != nil
 	if !isNamed {
 		var err error

@@ -25,6 +25,8 @@ type Peer struct {
 	use   atomic.Pointer[[]Middleware] // for what is asked of the peer
 	chain atomic.Pointer[clientChain]
 
+	private atomic.Pointer[registry] // services that only the peer sees; nil if there are none
+
 	mu        sync.Mutex
 	abilities map[string]*codec.Definition // of a 0.6 peer, by qualified name; guarded by mu
 }

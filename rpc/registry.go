@@ -17,6 +17,8 @@ import (
 type registry struct {
 	mu   sync.Mutex // serialises changes
 	view atomic.Pointer[registryView]
+
+	isPrivate bool // of one peer; a service may be in several of these
 }
 
 // registryView is one state of a registry. It is never changed.
@@ -58,15 +60,16 @@ type entry struct {
 	publisher  *conn  // through which a peer exposed it here; nil if it is our own
 }
 
-// newEntry returns a service with a definition that is sent by the node of that id.
-func newEntry(s *Service, peerID string) (*entry, error) {
+// newEntry returns a service with the definition of an id. peerID is the id of the node
+// that owns it.
+func newEntry(s *Service, id, peerID string) (*entry, error) {
 	if s.err != nil {
 		return nil, s.err
 	}
 	if len(s.order) == 0 && len(s.fields) == 0 {
 		return nil, fmt.Errorf("rpc: expose %s: the service has no methods and no properties", s.QualifiedName())
 	}
-	e := &entry{service: s, definition: codec.Definition{ID: uuid.NewString(), PeerID: peerID, Meta: s.meta()}}
+	e := &entry{service: s, definition: codec.Definition{ID: id, PeerID: peerID, Meta: s.meta()}}
 	encoded, err := codec.Append(nil, &e.definition)
 	if err != nil {
 		return nil, fmt.Errorf("rpc: expose %s: %w", s.QualifiedName(), err)
@@ -84,7 +87,7 @@ func newRegistry() *registry {
 // expose makes the service known under its qualified name. peerID is the id of
 // the node that owns it.
 func (r *registry) expose(s *Service, peerID string) error {
-	e, err := newEntry(s, peerID)
+	e, err := newEntry(s, uuid.NewString(), peerID)
 	if err != nil {
 		return err
 	}
@@ -100,7 +103,7 @@ func (r *registry) add(e *entry) error {
 	if view.byKey[key] != nil {
 		return Errorf(AlreadyExists, "rpc: expose %s: a service of that name is exposed already", key)
 	}
-	if !e.service.home.CompareAndSwap(nil, r) {
+	if !r.isPrivate && !e.service.home.CompareAndSwap(nil, r) {
 		return Errorf(AlreadyExists, "rpc: expose %s: this service is exposed already", key)
 	}
 	e.service.exposed.Store(true)
@@ -117,7 +120,7 @@ func (r *registry) remove(e *entry) bool {
 		return false
 	}
 	r.view.Store(view.without(e))
-	e.service.home.Store(nil)
+	e.service.home.CompareAndSwap(r, nil)
 	return true
 }
 
@@ -126,6 +129,9 @@ func (r *registry) conceal(qualified string) error {
 	e := r.view.Load().byKey[joinName(splitName(qualified))]
 	if e == nil || !r.remove(e) {
 		return serviceNotFound(qualified)
+	}
+	if e.publisher != nil {
+		e.publisher.takeExposed(e.service.QualifiedName())
 	}
 	return nil
 }
@@ -146,11 +152,13 @@ func (view *registryView) find(id []byte) *entry {
 func (r *registry) resolve(qualified string) *entry { return lookUp(r.view.Load().byKey, qualified) }
 
 // all returns the exposed services in the order of their names.
-func (r *registry) all() []*entry {
-	view := r.view.Load()
-	entries := make([]*entry, 0, len(view.byKey))
-	for _, key := range slices.Sorted(maps.Keys(view.byKey)) {
-		entries = append(entries, view.byKey[key])
+func (r *registry) all() []*entry { return sorted(r.view.Load().byKey) }
+
+// sorted returns services in the order of their names.
+func sorted(byKey map[string]*entry) []*entry {
+	entries := make([]*entry, 0, len(byKey))
+	for _, key := range slices.Sorted(maps.Keys(byKey)) {
+		entries = append(entries, byKey[key])
 	}
 	return entries
 }

@@ -15,9 +15,11 @@ import (
 
 // The core tasks (protocol section 7).
 const (
-	taskAbilities      = "abilities"
-	taskQueryInterface = "query_interface"
-	taskUnrefService   = "unref_service"
+	taskAbilities       = "abilities"
+	taskQueryInterface  = "query_interface"
+	taskExposeService   = "expose_service"
+	taskUnexposeService = "unexpose_service"
+	taskUnrefService    = "unref_service"
 )
 
 // taskTable holds the tasks that peers may run, by name. Lookups read an
@@ -31,9 +33,11 @@ type taskTable struct {
 func newTaskTable(e *Endpoint) *taskTable {
 	t := &taskTable{core: make(map[string]*method)}
 	for name, fn := range map[string]any{
-		taskAbilities:      e.runAbilities,
-		taskQueryInterface: e.runQueryInterface,
-		taskUnrefService:   e.runUnrefService,
+		taskAbilities:       e.runAbilities,
+		taskQueryInterface:  e.runQueryInterface,
+		taskExposeService:   e.runExposeService,
+		taskUnexposeService: e.runUnexposeService,
+		taskUnrefService:    e.runUnrefService,
 	} {
 		m, err := newReflectMethod(name, reflect.ValueOf(fn), 0)
 		if err != nil {
@@ -133,17 +137,24 @@ func (c *conn) runLocalTask(ctx context.Context, name []byte, d *codec.Decoder, 
 
 // runAbilities tells a 0.6 peer which services there are. The table must be a Map
 // (protocol section 7.1).
-func (e *Endpoint) runAbilities(context.Context, *codec.Raw) map[string]any {
+func (e *Endpoint) runAbilities(ctx context.Context, _ *codec.Raw) map[string]any {
 	services := codec.Map{}
-	for _, entry := range e.services.all() {
+	visible := e.services.all()
+	if c := connFrom(ctx); c != nil {
+		visible = sorted(c.visible())
+	}
+	for _, entry := range visible {
 		services = append(services, codec.Pair{Key: entry.service.QualifiedName(), Value: codec.Raw(entry.encoded)})
 	}
 	return map[string]any{"services": services, "allowServiceEvents": false}
 }
 
 // runQueryInterface tells a peer the definition of a service (protocol section 7.2).
-func (e *Endpoint) runQueryInterface(_ context.Context, qualified string) (codec.Raw, error) {
+func (e *Endpoint) runQueryInterface(ctx context.Context, qualified string) (codec.Raw, error) {
 	entry := e.services.resolve(qualified)
+	if c := connFrom(ctx); c != nil {
+		entry = lookUp(c.visible(), qualified)
+	}
 	if entry == nil {
 		return nil, serviceNotFound(qualified)
 	}
