@@ -199,7 +199,7 @@ func TestPublishAtOnce(t *testing.T) {
 		t.Errorf("call before the answer = %v, want nil", err)
 	}
 	// Nobody waits for what is not there.
-	err := l.back.call(ctx, wire.TypeCall, rawCall(t, l.back, "a.name", "depth"), nil)
+	err := l.back.call(ctx, wire.TypeCall, depthCall(l.back, "a.name"), nil)
 	if CodeOf(err) != NotFound {
 		t.Errorf("call of an unknown service = %v, want not_found", err)
 	}
@@ -246,10 +246,10 @@ func TestPeerExpose(t *testing.T) {
 			if err := friend.peer.RunTask(ctx, "unref_service", nil, id); err != nil {
 				t.Error(err)
 			}
-			if err := friend.peer.call(ctx, wire.TypeCall, rawCall(t, friend.peer, id, "depth"), nil); err != nil {
+			if err := friend.peer.call(ctx, wire.TypeCall, depthCall(friend.peer, id), nil); err != nil {
 				t.Errorf("call of %s = %v, want nil", id, err)
 			}
-			if err := other.peer.call(ctx, wire.TypeCall, rawCall(t, other.peer, id, "depth"), nil); CodeOf(err) != NotFound {
+			if err := other.peer.call(ctx, wire.TypeCall, depthCall(other.peer, id), nil); CodeOf(err) != NotFound {
 				t.Errorf("call of %s by another peer = %v, want not_found", id, err)
 			}
 		}
