@@ -83,6 +83,16 @@ func ParseDriver(name string) (Driver, error) { return engine.ParseDriver(name) 
 // NewService returns a service without methods; add them with [rpc.Handle].
 func NewService(name, version string) *Service { return rpc.NewService(name, version) }
 
+// NewServiceOf builds a service from a Go value, as [Node.Expose] does, without exposing
+// it: for a method that returns it. See [rpc.NewServiceOf].
+func NewServiceOf(qualified string, value any, opts ...ExposeOption) (*Service, error) {
+	return rpc.NewServiceOf(qualified, value, opts...)
+}
+
+// Func adds a function, whose first parameter is a context, to a service as a method.
+// See [rpc.Func].
+func Func(s *Service, name string, fn any) { rpc.Func(s, name, fn) }
+
 // Name gives a Go method a name of its own choice on the wire.
 func Name(goMethod, wireName string) ExposeOption { return rpc.Name(goMethod, wireName) }
 

@@ -94,6 +94,12 @@ type Config struct {
 	// Defaults 1 MiB and 65,536.
 	MaxQueueBytes   int
 	MaxQueuePackets int
+	// MaxReferences limits the services that a peer may hold which methods returned to
+	// it. Default 10,000.
+	MaxReferences int
+	// MaxExposedServices is how many services a peer may expose here for all other
+	// peers, see [rpc.Peer.Publish]. Default none; negative means any number.
+	MaxExposedServices int
 	// MaxConns and MaxConnsPerAddr limit the incoming connections in all and per
 	// remote address. Default none.
 	MaxConns        int
@@ -161,20 +167,22 @@ func (c *Config) engine() engine.Config {
 // rpc returns the part of the configuration that the services need.
 func (c *Config) rpc(ctx context.Context) rpc.Config {
 	return rpc.Config{
-		ID:               c.ID,
-		CallTimeout:      c.CallTimeout,
-		TaskTimeout:      c.TaskTimeout,
-		TaskOverwrite:    c.TaskOverwrite,
-		HandshakeTimeout: c.HandshakeTimeout,
-		MaxMessageBytes:  c.MaxMessageBytes,
-		Limits:           codec.Limits{Depth: c.MaxDepth, DecodedBytes: c.MaxDecodedBytes, BigIntDigits: c.MaxBigIntDigits},
-		MaxRequests:      c.MaxRequests,
-		MaxRequestBytes:  c.MaxRequestBytes,
-		MaxQueueBytes:    c.MaxQueueBytes,
-		MaxQueuePackets:  c.MaxQueuePackets,
-		Workers:          c.Workers,
-		WorkerBytes:      c.WorkerBytes,
-		Logger:           c.logger(),
-		Context:          ctx,
+		ID:                 c.ID,
+		CallTimeout:        c.CallTimeout,
+		TaskTimeout:        c.TaskTimeout,
+		TaskOverwrite:      c.TaskOverwrite,
+		HandshakeTimeout:   c.HandshakeTimeout,
+		MaxMessageBytes:    c.MaxMessageBytes,
+		Limits:             codec.Limits{Depth: c.MaxDepth, DecodedBytes: c.MaxDecodedBytes, BigIntDigits: c.MaxBigIntDigits},
+		MaxRequests:        c.MaxRequests,
+		MaxRequestBytes:    c.MaxRequestBytes,
+		MaxQueueBytes:      c.MaxQueueBytes,
+		MaxQueuePackets:    c.MaxQueuePackets,
+		Workers:            c.Workers,
+		WorkerBytes:        c.WorkerBytes,
+		MaxReferences:      c.MaxReferences,
+		MaxExposedServices: c.MaxExposedServices,
+		Logger:             c.logger(),
+		Context:            ctx,
 	}
 }

@@ -88,6 +88,9 @@ func (n *Node) Expose(qualified string, value any, opts ...ExposeOption) error {
 // ExposeService makes a service built with [NewService] callable by all peers.
 func (n *Node) ExposeService(s *Service) error { return n.endpoint.ExposeService(s) }
 
+// Conceal ends the exposure of a service. See [rpc.Endpoint.Conceal].
+func (n *Node) Conceal(qualified string) error { return n.endpoint.Conceal(qualified) }
+
 // AddTask offers a function, whose first parameter is a context, to all peers
 // under a name. The options [Overwrite] and [TaskLimit] say what happens when the name
 // is taken and how long the task may take; see [rpc.Endpoint.AddTask].

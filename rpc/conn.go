@@ -26,6 +26,8 @@ type conn struct {
 
 	canMeta atomic.Bool // negotiated
 
+	held holdings // what the peer got as results
+
 	// Requests that the peer has given up, and those that can be told. Most requests
 	// are in neither table: see [requestContext].
 	marks   atomic.Int32 // length of marked
@@ -33,6 +35,8 @@ type conn struct {
 	running map[uint32]*requestContext // whose handlers wait for the end of their context; guarded by mu
 	marked  map[uint32]struct{}        // given up, and not found in running; guarded by mu
 	markAt  time.Time                  // when the last of them was; guarded by mu
+
+	legacyStubs map[string]int // stubs to services that a 0.6 peer returned, by definition id; guarded by mu
 }
 
 const (
@@ -81,8 +85,8 @@ func (c *conn) config(hint mux.Hint) mux.Config {
 // must not have begun.
 func (c *conn) attach(s *mux.Session) {
 	c.session = s
-	c.ctx = &peerContext{Context: s.Context(), peer: c.peer}
-	c.ownerCtx = &peerContext{Context: s.OwnerContext(s.Context()), peer: c.peer}
+	c.ctx = &peerContext{Context: s.Context(), conn: c}
+	c.ownerCtx = &peerContext{Context: s.OwnerContext(s.Context()), conn: c}
 	c.peer.conn.Store(c)
 }
 
@@ -97,6 +101,7 @@ func (c *conn) ready(s *mux.Session, info mux.Peer) {
 
 // ended is called when the session has ended.
 func (c *conn) ended(*mux.Session, error) {
+	c.giveBack()
 	if !c.local {
 		c.endpoint.remove(c.peer)
 	}

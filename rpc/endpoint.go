@@ -54,6 +54,15 @@ type Config struct {
 	Workers     int
 	WorkerBytes int
 
+	// MaxReferences limits the services that a peer may hold which methods returned to
+	// it: a method that returns one more fails. Default 10,000.
+	MaxReferences int
+
+	// MaxExposedServices is how many services a peer may expose here, for all other
+	// peers: see [Peer.Publish]. Default none: peers that try get an error of code
+	// [PermissionDenied]. Negative means any number.
+	MaxExposedServices int
+
 	// Logger receives rare events. Nil means [slog.Default].
 	Logger *slog.Logger
 
@@ -66,6 +75,7 @@ const (
 	defaultCallTimeout     = 5 * time.Second
 	defaultTaskTimeout     = 5 * time.Second
 	defaultMaxMessageBytes = 16 << 20
+	defaultMaxReferences   = 10_000
 	workersGrace           = 10 * time.Second // for handlers that still run when the endpoint closes
 )
 
@@ -93,6 +103,13 @@ func (c *Config) maxMessageBytes() int {
 	return c.MaxMessageBytes
 }
 
+func (c *Config) maxReferences() int {
+	if c.MaxReferences == 0 {
+		return defaultMaxReferences
+	}
+	return max(c.MaxReferences, 0)
+}
+
 func (c *Config) logger() *slog.Logger {
 	if c.Logger == nil {
 		return slog.Default()
@@ -105,6 +122,7 @@ func (c *Config) logger() *slog.Logger {
 type Endpoint struct {
 	cfg      Config
 	services *registry
+	nested   nestedTable
 	tasks    *taskTable
 	use      atomic.Pointer[[]Middleware] // for the requests of peers
 	useOut   atomic.Pointer[[]Middleware] // for calls to peers
@@ -166,7 +184,16 @@ func (e *Endpoint) Expose(qualified string, value any, opts ...ExposeOption) err
 // ExposeService makes a service callable by all peers. It returns an error of
 // code [AlreadyExists] if its qualified name is taken or the service is exposed
 // already, and reports what went wrong while the service was built.
+//
+// A service need not be exposed to be reached: a method that returns a *Service hands
+// it to its caller, who calls it through a [Stub] until he releases it.
 func (e *Endpoint) ExposeService(s *Service) error { return e.services.expose(s, e.cfg.ID) }
+
+// Conceal ends the exposure of a service: name@version, or the name of one without a
+// version. Requests that are being served go on; for later ones the service is not
+// there, whatever the caller knows of it. It returns an error of code [NotFound] if
+// there is no such service. A service may be exposed again afterwards.
+func (e *Endpoint) Conceal(qualified string) error { return e.services.conceal(qualified) }
 
 // Services returns the qualified names of the exposed services, sorted.
 func (e *Endpoint) Services() []string {

@@ -295,7 +295,7 @@ func (p *Peer) callThrough(ctx context.Context, chain Handler, r *Request, resul
 // Use adds middleware for the requests of the service, inside of that of
 // [Endpoint.Use]. It must be called before the service is exposed.
 func (s *Service) Use(m ...Middleware) {
-	if s.exposed {
+	if s.exposed.Load() {
 		s.fail(Errorf(FailedPrecondition, "rpc: middleware added to service %s after it was exposed", s.QualifiedName()))
 		return
 	}
@@ -306,7 +306,7 @@ func (s *Service) Use(m ...Middleware) {
 // that of the service. It must be called before the service is exposed.
 func (s *Service) UseOn(name string, m ...Middleware) {
 	switch target, p := s.methods[name], s.props[name]; {
-	case s.exposed:
+	case s.exposed.Load():
 		s.fail(Errorf(FailedPrecondition, "rpc: middleware added to %s of service %s after it was exposed", name, s.QualifiedName()))
 	case target != nil:
 		target.use = append(target.use, m...)

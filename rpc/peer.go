@@ -25,6 +25,8 @@ type Peer struct {
 	use   atomic.Pointer[[]Middleware] // for what is asked of the peer
 	chain atomic.Pointer[clientChain]
 
+	private atomic.Pointer[registry] // services that only the peer sees; nil if there are none
+
 	mu        sync.Mutex
 	abilities map[string]*codec.Definition // of a 0.6 peer, by qualified name; guarded by mu
 }
@@ -201,7 +203,7 @@ func (p *Peer) RunTask(ctx context.Context, name string, result any, args ...any
 	c := p.link().NewCall()
 	c.B = codec.AppendString(codec.AppendArrayHeader(c.B, 1+len(args)), name)
 	start := len(c.B)
-	if err := appendArguments(c, name, args); err != nil {
+	if err := p.appendArguments(c, name, args); err != nil {
 		return err
 	}
 	if chain := p.clientChain(); chain != nil {
@@ -213,9 +215,9 @@ func (p *Peer) RunTask(ctx context.Context, name string, result any, args ...any
 }
 
 // appendArguments encodes the arguments of a call, or releases it.
-func appendArguments(c *mux.Call, method string, args []any) error {
+func (p *Peer) appendArguments(c *mux.Call, method string, args []any) error {
 	for i, arg := range args {
-		b, err := codec.Append(c.B, arg)
+		b, err := p.appendArgument(c.B, arg)
 		if err != nil {
 			c.Release()
 			return argumentError(method, i, err)
@@ -278,6 +280,9 @@ func (p *Peer) decodeReply(r mux.Reply, result any) error {
 	lim := p.endpoint.cfg.Limits
 	if r.IsError {
 		return decodeError(r.Payload, lim)
+	}
+	if target, ok := result.(**Stub); ok {
+		return p.decodeService(r.Payload, nil, target)
 	}
 	var err error
 	if result != nil {

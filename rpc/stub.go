@@ -13,13 +13,25 @@ import (
 	"github.com/d-e-v-grid/netron/mux"
 )
 
-// Stub is a service of a peer as its callers see it. Get one with [Peer.Service].
-// It lives as long as the connection.
+// Stub is a service of a peer as its callers see it. Get one with [Peer.Service], or
+// as the result of a call: see [Stub.Call]. It lives as long as the connection.
+//
+// A Stub may be an argument of a call to the peer that it came from, which gets its own
+// service then, and the result of a method of this side: then its callers reach the
+// service through this side.
 type Stub struct {
 	peer       *Peer
 	definition *codec.Definition
 	methods    map[string][]byte // the encoded definition id and method name of each method
 	props      map[string]codec.Property
+
+	nested *nestedStub // nil for a service with a name
+
+	childMu  sync.Mutex
+	children map[*Stub]struct{} // services that it returned and that are not released; guarded by childMu
+
+	relayOnce sync.Once
+	relay     *Service // see relayed
 }
 
 func newStub(p *Peer, d *codec.Definition) *Stub {
@@ -80,7 +92,7 @@ func (s *Stub) Set(ctx context.Context, property string, value any) error {
 		return err
 	}
 	start := len(c.B)
-	if err := appendArguments(c, property, []any{value}); err != nil {
+	if err := s.peer.appendArguments(c, property, []any{value}); err != nil {
 		return err
 	}
 	return s.finish(ctx, OpSet, property, c, start, 1, nil)
@@ -89,6 +101,13 @@ func (s *Stub) Set(ctx context.Context, property string, value any) error {
 // finish sends a request, which it takes, through the middleware if there is any. Its
 // n arguments begin at start.
 func (s *Stub) finish(ctx context.Context, op Op, member string, c *mux.Call, start, n int, result any) error {
+	if target, ok := result.(**Stub); ok {
+		var raw codec.Raw
+		if err := s.finish(ctx, op, member, c, start, n, &raw); err != nil {
+			return err
+		}
+		return s.peer.decodeService(raw, s, target)
+	}
 	if chain := s.peer.clientChain(); chain != nil {
 		r := newClientRequest(s.peer, op, s, member, c.B[start:], n)
 		c.Release()
@@ -103,13 +122,17 @@ func (s *Stub) finish(ctx context.Context, op Op, member string, c *mux.Call, st
 // [NotFound] for a method that is not there, [InvalidArgument] for an argument
 // that cannot be encoded, [DeadlineExceeded], [Canceled], [Unavailable]. The time
 // limit is that of ctx, or the default one if it has none.
+//
+// If the method returns a service, result is a pointer to a *Stub, which is to be
+// released: see [Stub.Release]. A *Stub among args is passed as the service that it
+// stands for.
 func (s *Stub) Call(ctx context.Context, method string, result any, args ...any) error {
 	c, err := s.begin(method, len(args))
 	if err != nil {
 		return err
 	}
 	start := len(c.B)
-	if err := appendArguments(c, method, args); err != nil {
+	if err := s.peer.appendArguments(c, method, args); err != nil {
 		return err
 	}
 	return s.finish(ctx, OpCall, method, c, start, len(args), result)
@@ -121,7 +144,7 @@ func (s *Stub) request(method string, args []any) (*mux.Call, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := appendArguments(c, method, args); err != nil {
+	if err := s.peer.appendArguments(c, method, args); err != nil {
 		return nil, err
 	}
 	return c, nil
@@ -132,6 +155,9 @@ func (s *Stub) begin(method string, n int) (*mux.Call, error) {
 	prefix := s.methods[method]
 	if prefix == nil {
 		return nil, s.noMethod(method)
+	}
+	if err := s.usable(); err != nil {
+		return nil, err
 	}
 	c := s.peer.link().NewCall()
 	c.B = append(codec.AppendArrayHeader(c.B, 2+n), prefix...)
@@ -151,6 +177,9 @@ func (s *Stub) beginMember(op Op, name string, n int) (*mux.Call, error) {
 	case op == OpSet && p.Readonly:
 		return nil, &Error{Code: PermissionDenied, Message: fmt.Sprintf("Property '%s.%s' is readonly", s.Name(), shown(name))}
 	}
+	if err := s.usable(); err != nil {
+		return nil, err
+	}
 	c := s.peer.link().NewCall()
 	c.B = codec.AppendString(codec.AppendString(codec.AppendArrayHeader(c.B, 2+n), s.definition.ID), name)
 	return c, nil
@@ -163,12 +192,12 @@ func (s *Stub) noMethod(name string) error {
 // Reply is the answer that a callback of [Stub.CallFunc] gets. It lends until the
 // callback returns.
 type Reply struct {
-	peer  *Peer
+	stub  *Stub
 	reply mux.Reply
 }
 
 // Decode stores the result in the pointer v.
-func (r *Reply) Decode(v any) error { return r.peer.decodeReply(r.reply, v) }
+func (r *Reply) Decode(v any) error { return r.stub.decodeReply(r.reply, v) }
 
 // Raw returns the encoded result.
 func (r *Reply) Raw() codec.Raw { return r.reply.Payload }
@@ -200,7 +229,7 @@ func (s *Stub) CallFunc(ctx context.Context, method string, fn func(context.Cont
 		case reply.IsError:
 			fn(ctx, nil, decodeError(reply.Payload, s.peer.endpoint.cfg.Limits))
 		default:
-			fn(ctx, &Reply{peer: s.peer, reply: reply}, nil)
+			fn(ctx, &Reply{stub: s, reply: reply}, nil)
 		}
 	})
 }
@@ -219,7 +248,7 @@ func (s *Stub) callFuncThrough(ctx context.Context, chain Handler, method string
 			fn(ctx, nil, asError(err))
 			return
 		}
-		fn(ctx, &Reply{peer: s.peer, reply: mux.Reply{Payload: orUndefined(raw)}}, nil)
+		fn(ctx, &Reply{stub: s, reply: mux.Reply{Payload: orUndefined(raw)}}, nil)
 	}()
 	return nil
 }
@@ -232,7 +261,7 @@ func (s *Stub) outgoing(method string, args []any) (*Request, error) {
 	r := &Request{op: OpCall, client: true, peer: s.peer, stub: s, member: method, count: len(args)}
 	for i, arg := range args {
 		var err error
-		if r.args, err = codec.Append(r.args, arg); err != nil {
+		if r.args, err = s.peer.appendArgument(r.args, arg); err != nil {
 			return nil, argumentError(method, i, err)
 		}
 	}
@@ -323,7 +352,7 @@ func (w *watch) end() {
 // Future is a call under way that [Stub.Go] started.
 type Future struct {
 	donec  chan struct{} // closed when the outcome is there
-	peer   *Peer
+	stub   *Stub
 	answer *buf.Buf // the encoded result or error; nil if there is none, or it was taken
 	failed bool     // answer is an error
 	err    error
@@ -335,7 +364,7 @@ type Future struct {
 // while the outgoing queue is full. The result is stored in the pointer
 // result, nil drops it, by [Future.Wait].
 func (s *Stub) Go(ctx context.Context, method string, result any, args ...any) *Future {
-	f := &Future{donec: make(chan struct{}), peer: s.peer, result: result}
+	f := &Future{donec: make(chan struct{}), stub: s, result: result}
 	if err := s.startFuture(ctx, f, method, args); err != nil {
 		f.err = err
 		close(f.donec)
@@ -394,7 +423,7 @@ func (f *Future) Wait(ctx context.Context) error {
 		}
 	}
 	if f.err == nil && f.taken.CompareAndSwap(false, true) {
-		f.err = f.peer.decodeReply(mux.Reply{Payload: f.answer.B, IsError: f.failed}, f.result)
+		f.err = f.stub.decodeReply(mux.Reply{Payload: f.answer.B, IsError: f.failed}, f.result)
 		f.answer.Release()
 		f.answer = nil
 	}

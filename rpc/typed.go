@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"slices"
 	"sync"
 
@@ -18,6 +19,7 @@ type caller[A, R any] struct {
 	name   string
 	prefix []byte // encoded definition id and method name; nil if there is no such method
 	none   bool   // R is struct{}: the result is dropped
+	isStub bool   // R is *Stub
 
 	arguments *codec.Typed[A]
 	results   *codec.Typed[R]
@@ -27,6 +29,7 @@ type caller[A, R any] struct {
 func newCaller[A, R any](s *Stub, name string) *caller[A, R] {
 	c := &caller[A, R]{stub: s, name: name, prefix: s.methods[name], arguments: codec.TypedOf[A](), results: codec.TypedOf[R]()}
 	_, c.none = any(*new(R)).(struct{})
+	c.isStub = reflect.TypeFor[R]() == stubType
 	c.callbacks.New = func() any { return newCallback(c) }
 	return c
 }
@@ -35,6 +38,9 @@ func newCaller[A, R any](s *Stub, name string) *caller[A, R] {
 func (c *caller[A, R]) request(args *A) (*mux.Call, error) {
 	if c.prefix == nil {
 		return nil, c.stub.noMethod(c.name)
+	}
+	if err := c.stub.usable(); err != nil {
+		return nil, err
 	}
 	call := c.stub.peer.link().NewCall()
 	at := len(call.B)
@@ -61,6 +67,12 @@ func (c *caller[A, R]) decode(result *R, r mux.Reply) error {
 	lim := c.stub.peer.endpoint.cfg.Limits
 	if r.IsError {
 		return decodeError(r.Payload, lim)
+	}
+	if c.isStub {
+		var stub *Stub
+		err := c.stub.decodeReply(r, &stub)
+		*result, _ = any(stub).(R)
+		return err
 	}
 	var d codec.Decoder
 	d.Reset(r.Payload, lim)
