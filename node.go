@@ -240,6 +240,7 @@ func (n *Node) stop() {
 	n.closing = true
 	ln := n.listener
 	n.mu.Unlock()
+	n.endpoint.StopReconnecting()
 	n.server.StopAccepting()
 	if ln != nil {
 		_ = ln.Close() // it may never have been served

@@ -250,7 +250,7 @@ func TestDialErrors(t *testing.T) {
 
 func TestShutdown(t *testing.T) {
 	server, url := serve(t, netron.Config{})
-	p := dial(t, url)
+	p := dial(t, url, netron.DialReconnect(0, -1))
 	c := query(t, p)
 	type outcome struct {
 		v   any
@@ -302,7 +302,7 @@ func TestShutdown(t *testing.T) {
 
 func TestShutdownCutsOff(t *testing.T) {
 	server, url := serve(t, netron.Config{})
-	p := dial(t, url)
+	p := dial(t, url, netron.DialReconnect(0, -1))
 	started := make(chan struct{})
 	var cause atomic.Value
 	if err := server.AddTask("stuck", func(ctx context.Context) error {
@@ -359,7 +359,7 @@ func TestServeErrors(t *testing.T) {
 
 func TestLimitsOverTheNetwork(t *testing.T) {
 	_, url := serve(t, netron.Config{MaxMessageBytes: 100_000})
-	p := dial(t, url)
+	p := dial(t, url, netron.DialReconnect(0, -1))
 	c := query(t, p)
 	if _, err := c.Echo(t.Context(), make([]byte, 90_000)); err != nil {
 		t.Errorf("Echo within the limit = %v", err)

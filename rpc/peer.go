@@ -3,7 +3,6 @@ package rpc
 import (
 	"context"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,8 +24,14 @@ type Peer struct {
 	use   atomic.Pointer[[]Middleware] // for what is asked of the peer
 	chain atomic.Pointer[clientChain]
 
-	mu        sync.Mutex
-	abilities map[string]*codec.Definition // of a 0.6 peer, by qualified name; guarded by mu
+	redial *Redial // nil if the peer does not reconnect
+	life   life
+}
+
+func newPeer(e *Endpoint, connector bool, r *Redial) *Peer {
+	p := &Peer{endpoint: e, connector: connector, redial: r}
+	p.life.init()
+	return p
 }
 
 // link returns the session that carries the peer.
@@ -41,7 +46,8 @@ func (p *Peer) User() any {
 }
 
 // SetUser notes what the peer has authenticated as; nil takes it back. Handlers of
-// its requests find it by [UserFrom].
+// its requests find it by [UserFrom]. It ends with the connection: one who connects
+// anew has to authenticate anew.
 func (p *Peer) SetUser(user any) { p.user.Store(&user) }
 
 // ID returns the id that the peer claims, empty if it gave none. It is not
@@ -61,41 +67,51 @@ func (p *Peer) Kind() mux.Kind {
 	return 0
 }
 
-// Done is closed when the connection has ended and all calls have failed.
-func (p *Peer) Done() <-chan struct{} { return p.link().Done() }
+// Done is closed when the connection has ended for good and all calls have failed. A
+// dialled peer outlives the loss of a connection: it ends when this side closes it, when
+// its attempts to reconnect are used up, or with its node.
+func (p *Peer) Done() <-chan struct{} { return p.life.donec }
 
-// Err returns why the connection ended, or nil while it lives.
-func (p *Peer) Err() error { return p.link().Err() }
+// Err returns why the connection ended for good, or nil before.
+func (p *Peer) Err() error {
+	select {
+	case <-p.life.donec:
+		return p.life.err
+	default:
+		return nil
+	}
+}
 
-// Stats returns counters of the connection.
+// Stats returns counters of the present connection, or the last one.
 func (p *Peer) Stats() mux.Stats { return p.link().Stats() }
 
 const closeNormal = 1000
 
-// Close ends the connection in an orderly way and waits for its end. It must not
-// be called from a callback of [Stub.CallFunc].
+// Close ends the connection in an orderly way, for good, and waits for its end. It
+// must not be called from a callback of [Stub.CallFunc].
 func (p *Peer) Close() error {
-	s := p.link()
-	s.Close(closeNormal, "")
-	<-s.Done()
+	p.CloseWith(closeNormal, "")
+	<-p.life.donec
 	return nil
 }
 
-// CloseWith ends the connection with a WebSocket close code and a reason, and
+// CloseWith ends the connection for good, with a WebSocket close code and a reason, and
 // does not wait.
-func (p *Peer) CloseWith(code uint16, reason string) { p.link().Close(code, reason) }
+func (p *Peer) CloseWith(code uint16, reason string) { p.shut(code, reason) }
 
 // WaitReady waits for the end of the handshake. The owner of a dialled
 // connection calls it before it hands the peer out.
-func (p *Peer) WaitReady(ctx context.Context) error {
-	info, err := p.link().WaitReady(ctx)
+func (p *Peer) WaitReady(ctx context.Context) error { return p.conn.Load().waitReady(ctx) }
+
+func (c *conn) waitReady(ctx context.Context) error {
+	info, err := c.session.WaitReady(ctx)
 	if err != nil {
 		return err
 	}
 	if info.Kind == mux.KindLegacy {
 		// 0.6 connectors ask for the table of services at once, and 0.6 listeners
 		// learn from it that the connection is in use.
-		if err := p.fetchAbilities(ctx); err != nil {
+		if err := c.fetchAbilities(ctx); err != nil {
 			return fmt.Errorf("rpc: abilities of a 0.6 peer: %w", err)
 		}
 	}
@@ -105,31 +121,33 @@ func (p *Peer) WaitReady(ctx context.Context) error {
 // Service asks the peer for a service: name@version, or name for its highest
 // release.
 //
-// It returns an error of code [NotFound] if the peer does not have it.
+// It returns an error of code [NotFound] if the peer does not have it. The stub of a
+// dialled peer stays good when the peer reconnects: the service is asked for anew.
 func (p *Peer) Service(ctx context.Context, qualified string) (*Stub, error) {
 	if len(qualified) > maxNameBytes {
 		return nil, Errorf(InvalidArgument, "rpc: service name of %d bytes, limit %d", len(qualified), maxNameBytes)
 	}
-	definition, err := p.definition(ctx, qualified)
-	if err != nil {
-		return nil, err
-	}
-	return newStub(p, definition), nil
+	var stub *Stub
+	err := p.repeat(ctx, func(ctx context.Context) (err error) {
+		stub, err = p.bind(ctx, qualified)
+		return err
+	})
+	return stub, err
 }
 
 // definition asks for the definition of a service, in the dialect of the peer.
-func (p *Peer) definition(ctx context.Context, qualified string) (*codec.Definition, error) {
-	if p.Kind() == mux.KindLegacy {
-		return p.legacyDefinition(ctx, qualified)
+func (c *conn) definition(ctx context.Context, qualified string) (*codec.Definition, error) {
+	if c.kind() == mux.KindLegacy {
+		return c.legacyDefinition(ctx, qualified)
 	}
 	name, version := splitName(qualified)
 	if version == latest {
 		qualified = name // current peers do not know name@*
 	}
 	var definition *codec.Definition
-	err := p.RunTask(ctx, taskQueryInterface, &definition, qualified)
+	err := c.runTask(ctx, taskQueryInterface, &definition, qualified)
 	if isMissingTask(err) {
-		return p.legacyDefinition(ctx, qualified)
+		return c.legacyDefinition(ctx, qualified)
 	}
 	if err != nil {
 		return nil, err
@@ -141,45 +159,60 @@ func (p *Peer) definition(ctx context.Context, qualified string) (*codec.Definit
 }
 
 // legacyDefinition looks a service up in the table of a 0.6 peer.
-func (p *Peer) legacyDefinition(ctx context.Context, qualified string) (*codec.Definition, error) {
-	if d := p.fromAbilities(qualified); d != nil {
+func (c *conn) legacyDefinition(ctx context.Context, qualified string) (*codec.Definition, error) {
+	if d := c.fromAbilities(qualified); d != nil {
 		return d, nil
 	}
 	// It may have been exposed since the table was fetched.
-	if err := p.fetchAbilities(ctx); err != nil {
+	if err := c.fetchAbilities(ctx); err != nil {
 		return nil, err
 	}
-	if d := p.fromAbilities(qualified); d != nil {
+	if d := c.fromAbilities(qualified); d != nil {
 		return d, nil
 	}
 	return nil, serviceNotFound(qualified)
 }
 
-func (p *Peer) fromAbilities(qualified string) *codec.Definition {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return lookUp(p.abilities, qualified)
+func (c *conn) fromAbilities(qualified string) *codec.Definition {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return lookUp(c.abilities, qualified)
 }
 
 // fetchAbilities asks for the table of services (protocol section 7.1).
-func (p *Peer) fetchAbilities(ctx context.Context) error {
+func (c *conn) fetchAbilities(ctx context.Context) error {
 	var answer struct {
 		Services map[string]*codec.Definition
 	}
-	err := p.RunTask(ctx, taskAbilities, &answer, map[string]any{"allowServiceEvents": false})
+	err := c.runTask(ctx, taskAbilities, &answer, map[string]any{"allowServiceEvents": false})
 	if err != nil {
 		return err
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.abilities = answer.Services
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.abilities = answer.Services
 	return nil
 }
 
 // RunTask runs a named task of the peer and stores its result in the pointer
 // result; nil drops it.
 func (p *Peer) RunTask(ctx context.Context, name string, result any, args ...any) error {
-	c := p.link().NewCall()
+	err := p.conn.Load().runTask(ctx, name, result, args...)
+	if err == nil || !p.mayRetry(ctx, err) {
+		return err
+	}
+	r := p.newRetry(ctx)
+	defer r.stop()
+	for r.again(&err) {
+		err = p.conn.Load().runTask(r.ctx, name, result, args...)
+	}
+	return err
+}
+
+// runTask is RunTask over one connection.
+func (cn *conn) runTask(ctx context.Context, name string, result any, args ...any) error {
+	p := cn.peer
+	c := cn.session.NewCall()
 	c.B = codec.AppendString(codec.AppendArrayHeader(c.B, 1+len(args)), name)
 	start := len(c.B)
 	if err := appendArguments(c, name, args); err != nil {
@@ -187,6 +220,7 @@ func (p *Peer) RunTask(ctx context.Context, name string, result any, args ...any
 	}
 	if chain := p.clientChain(); chain != nil {
 		r := newClientRequest(p, OpTask, nil, name, c.B[start:], len(args))
+		r.conn = cn
 		c.Release()
 		return p.callThrough(ctx, chain, r, result)
 	}
@@ -223,14 +257,14 @@ func (p *Peer) do(ctx context.Context, t wire.Type, c *mux.Call) (mux.Reply, err
 	}
 	reply, err := c.Do(ctx, t, p.timeout(ctx))
 	if err != nil {
-		return reply, callError(err)
+		return reply, p.callError(err)
 	}
 	return reply, p.takeTrailer(ctx, &reply)
 }
 
 // complete adds to a request what it carries besides its payload, and checks it.
 func (p *Peer) complete(ctx context.Context, c *mux.Call) error {
-	if err := p.conn.Load().appendMeta(ctx, c); err != nil {
+	if err := appendMeta(ctx, c); err != nil {
 		return err
 	}
 	return p.checkSize(c)
