@@ -49,6 +49,19 @@ func newNode(t testing.TB, cfg netron.Config) *netron.Node {
 func serve(t testing.TB, cfg netron.Config) (*netron.Node, string) {
 	t.Helper()
 	cfg.Addr = "127.0.0.1:0"
+	n := start(t, cfg)
+	return n, "ws://" + n.Addr()
+}
+
+// serveAt returns a node that listens on an address.
+func serveAt(t testing.TB, addr string) *netron.Node {
+	t.Helper()
+	return start(t, netron.Config{Addr: addr})
+}
+
+// start returns a listening node with the reference service.
+func start(t testing.TB, cfg netron.Config) *netron.Node {
+	t.Helper()
 	n := newNode(t, cfg)
 	if err := demo.Expose(n); err != nil {
 		t.Fatal(err)
@@ -67,7 +80,7 @@ func serve(t testing.TB, cfg netron.Config) (*netron.Node, string) {
 		cancel()
 		wg.Wait()
 	})
-	return n, "ws://" + n.Addr()
+	return n
 }
 
 // dial returns a peer, connected by a node of its own.

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -114,10 +115,8 @@ func (c *conn) findServices(ctx context.Context, views map[*binding]*stubView) e
 		first error
 		room  = make(chan struct{}, maxQuestions)
 	)
+	all = slices.DeleteFunc(all, func(b *binding) bool { return views[b] != nil })
 	for _, b := range all {
-		if views[b] != nil {
-			continue
-		}
 		room <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-room }()

@@ -210,21 +210,20 @@ func (p *Peer) RunTask(ctx context.Context, name string, result any, args ...any
 }
 
 // runTask is RunTask over one connection.
-func (cn *conn) runTask(ctx context.Context, name string, result any, args ...any) error {
-	p := cn.peer
-	c := cn.session.NewCall()
-	c.B = codec.AppendString(codec.AppendArrayHeader(c.B, 1+len(args)), name)
-	start := len(c.B)
-	if err := appendArguments(c, name, args); err != nil {
+func (c *conn) runTask(ctx context.Context, name string, result any, args ...any) error {
+	p, call := c.peer, c.session.NewCall()
+	call.B = codec.AppendString(codec.AppendArrayHeader(call.B, 1+len(args)), name)
+	start := len(call.B)
+	if err := appendArguments(call, name, args); err != nil {
 		return err
 	}
 	if chain := p.clientChain(); chain != nil {
-		r := newClientRequest(p, OpTask, nil, name, c.B[start:], len(args))
-		r.conn = cn
-		c.Release()
+		r := newClientRequest(p, OpTask, nil, name, call.B[start:], len(args))
+		r.conn = c
+		call.Release()
 		return p.callThrough(ctx, chain, r, result)
 	}
-	return p.call(ctx, wire.TypeTask, c, result)
+	return p.call(ctx, wire.TypeTask, call, result)
 }
 
 // appendArguments encodes the arguments of a call, or releases it.
