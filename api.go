@@ -32,6 +32,10 @@ type (
 	Handler = rpc.Handler
 	// Middleware wraps a [Handler].
 	Middleware = rpc.Middleware
+	// State says how a peer is connected.
+	State = rpc.State
+	// StateEvent is a change of it.
+	StateEvent = rpc.StateEvent
 	// ExposeOption changes how [Node.Expose] reads a Go value.
 	ExposeOption = rpc.ExposeOption
 	// TaskOption changes how [Node.AddTask] adds a task.
@@ -65,6 +69,15 @@ const (
 	Unavailable        = rpc.Unavailable
 	DataLoss           = rpc.DataLoss
 	Unauthenticated    = rpc.Unauthenticated
+)
+
+// The states of a peer. See [rpc.State].
+const (
+	StateConnecting   = rpc.StateConnecting
+	StateConnected    = rpc.StateConnected
+	StateReconnecting = rpc.StateReconnecting
+	StateDraining     = rpc.StateDraining
+	StateClosed       = rpc.StateClosed
 )
 
 // Driver is a way to drive connections.
@@ -162,6 +175,18 @@ func WithAnswerHeader(ctx context.Context, h *Header) context.Context {
 
 // WithUser returns a context that carries who the caller is. See [rpc.WithUser].
 func WithUser(ctx context.Context, user any) context.Context { return rpc.WithUser(ctx, user) }
+
+// Idempotent returns a context for calls that may be served twice without harm: those
+// that are lost with their connection are made again. See [rpc.Idempotent].
+func Idempotent(ctx context.Context) context.Context { return rpc.Idempotent(ctx) }
+
+// RetryUnsent returns a context for calls that are made again if they were surely not
+// served. See [rpc.RetryUnsent].
+func RetryUnsent(ctx context.Context) context.Context { return rpc.RetryUnsent(ctx) }
+
+// WasSent tells from the error of a call whether its request may have reached the peer.
+// See [rpc.WasSent].
+func WasSent(err error) (sent, known bool) { return rpc.WasSent(err) }
 
 // UserFrom returns who the caller of a request is, nil if nobody found out.
 func UserFrom(ctx context.Context) any { return rpc.UserFrom(ctx) }

@@ -253,6 +253,7 @@ func (n *Node) stop() {
 	n.mu.Lock()
 	n.closing = true
 	n.mu.Unlock()
+	n.endpoint.StopReconnecting()
 	n.StopListening()
 }
 

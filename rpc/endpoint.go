@@ -66,6 +66,11 @@ type Config struct {
 	// Logger receives rare events. Nil means [slog.Default].
 	Logger *slog.Logger
 
+	// OfflineCalls is how many calls of one peer may wait while it has no connection
+	// and is being dialled again. The others fail at once with an error of code
+	// [Unavailable], as all do by default.
+	OfflineCalls int
+
 	// Context is the parent of the contexts of all handlers. Nil means
 	// [context.Background].
 	Context context.Context //nolint:containedctx // the documented lifetime of the endpoint
@@ -133,12 +138,18 @@ type Endpoint struct {
 	failed     []byte
 
 	mu     sync.Mutex
-	peers  map[*Peer]struct{} // whose handshake is done; guarded by mu
+	peers  map[*Peer]int      // how many connections of each have done their handshake; guarded by mu
 	byID   map[string][]*Peer // those that claim an id, the first of them first; guarded by mu
 	local  *Peer              // the calling end of the local pair; guarded by mu
 	served *Peer              // the other end; guarded by mu
 	drains bool               // Drain was called; guarded by mu
 	closed bool               // guarded by mu
+
+	// What keeps connections up, see reconnect.go.
+	redialCtx  context.Context //nolint:containedctx // ends when no connection is to be made any more
+	stopRedial context.CancelFunc
+	finished   bool           // no goroutine may begin any more; guarded by mu
+	wg         sync.WaitGroup // goroutines of peers
 }
 
 // NewEndpoint returns an endpoint without services. Close it when it is no
@@ -159,11 +170,12 @@ func NewEndpoint(cfg Config) (*Endpoint, error) {
 		services:   newRegistry(),
 		workers:    workers,
 		overloaded: appendError(nil, &Error{Code: ResourceExhausted, Message: "overloaded"}),
-		draining:   appendError(nil, &Error{Code: Unavailable, Message: "shutting down"}),
+		draining:   appendError(nil, &Error{Code: Unavailable, Message: messageDraining}),
 		failed:     appendError(nil, errInternal()),
-		peers:      make(map[*Peer]struct{}),
+		peers:      make(map[*Peer]int),
 		byID:       make(map[string][]*Peer),
 	}
+	e.redialCtx, e.stopRedial = context.WithCancel(context.Background())
 	e.tasks = newTaskTable(e)
 	return e, nil
 }
@@ -208,12 +220,13 @@ func (e *Endpoint) Services() []string {
 // NewPeer returns a peer without a connection. Give it one with [Endpoint.Bind].
 // connector says that this side dials.
 func (e *Endpoint) NewPeer(connector bool) *Peer {
-	return &Peer{endpoint: e, connector: connector}
+	return newPeer(e, connector, nil)
 }
 
 // Bind returns the session that carries the peer over a new link. The owner of
 // the link starts it with the session as its handler, and then calls
-// [mux.Session.Begin]. A peer has one session at a time.
+// [mux.Session.Begin]. A peer has one session at a time, except for one made by
+// [Endpoint.NewDialled], which takes a new one by [Peer.Adopt].
 func (e *Endpoint) Bind(p *Peer, link mux.Link, hint mux.Hint) *mux.Session {
 	c := newConn(e, p)
 	s := mux.NewSession(link, c.config(hint))
@@ -233,18 +246,19 @@ func (e *Endpoint) add(s *mux.Session, p *Peer, info mux.Peer) {
 	if e.drains {
 		s.Refuse()
 	}
-	e.peers[p] = struct{}{}
+	e.peers[p]++
 	// A peer cannot take the id of a living one: it waits for its turn.
 	if info.ID != "" {
 		e.byID[info.ID] = append(e.byID[info.ID], p)
 	}
 }
 
-func (e *Endpoint) remove(p *Peer) {
+func (e *Endpoint) remove(p *Peer, id string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	delete(e.peers, p)
-	id := p.ID()
+	if e.peers[p]--; e.peers[p] == 0 {
+		delete(e.peers, p)
+	}
 	claims := e.byID[id]
 	if i := slices.Index(claims, p); i >= 0 {
 		claims = slices.Delete(claims, i, i+1)
@@ -329,9 +343,14 @@ func (e *Endpoint) Close() error {
 	e.closed = true
 	local := e.local
 	e.mu.Unlock()
+	e.stopRedial()
 	if local != nil {
 		local.link().Close(closeGoingAway, "")
 		<-local.link().Done()
 	}
+	e.mu.Lock()
+	e.finished = true
+	e.mu.Unlock()
+	e.wg.Wait()
 	return e.workers.Close(workersGrace)
 }

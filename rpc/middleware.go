@@ -55,6 +55,7 @@ type Request struct {
 	peer   *Peer
 	owner  *Service
 	stub   *Stub
+	conn   *conn // of an outgoing task
 	member string
 	args   []byte
 	count  int
@@ -268,7 +269,7 @@ func sendRequest(ctx context.Context, r *Request) (codec.Raw, error) {
 			return nil, err
 		}
 	} else {
-		c = r.peer.link().NewCall()
+		c = r.conn.session.NewCall()
 		c.B = codec.AppendString(codec.AppendArrayHeader(c.B, 1+r.count), r.member)
 	}
 	c.B = append(c.B, r.args...)

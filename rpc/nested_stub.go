@@ -151,7 +151,7 @@ func (p *Peer) appendArgument(dst []byte, arg any) ([]byte, error) {
 		if err := arg.usable(); err != nil {
 			return dst, err
 		}
-		return codec.Append(dst, codec.Reference{DefID: arg.definition.ID})
+		return codec.Append(dst, codec.Reference{DefID: arg.view.Load().definition.ID})
 	case *Service:
 		return dst, errors.New("a service of this side cannot be passed: expose it, or publish it at the peer")
 	}

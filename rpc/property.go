@@ -225,7 +225,7 @@ const (
 
 // newPropertyFunc returns a func of type t that reads or writes a property of a peer.
 func newPropertyFunc(stub *Stub, name, option string, t reflect.Type) (reflect.Value, error) {
-	p, ok := stub.props[name]
+	p, ok := stub.view.Load().props[name]
 	switch {
 	case option != tagGet && option != tagSet:
 		return reflect.Value{}, fmt.Errorf("unknown option %q of its tag, want %s or %s", option, tagGet, tagSet)

@@ -72,7 +72,7 @@ func (s *Stub) bind(client reflect.Value) error {
 		if name == "" {
 			name = codec.WireName(field.Name)
 		}
-		if _, isProperty := s.props[name]; option == "" && isProperty && !s.Has(name) {
+		if _, isProperty := s.view.Load().props[name]; option == "" && isProperty && !s.Has(name) {
 			option = tagGet
 		}
 		if option != "" {
@@ -163,6 +163,19 @@ func callReflect(ctx context.Context, stub *Stub, name string, args []reflect.Va
 		}
 		args = args[:len(args)-1]
 	}
+	err := callReflectOnce(ctx, stub, name, args, result)
+	if err == nil || !stub.peer.mayRetry(ctx, err) {
+		return err
+	}
+	r := stub.peer.newRetry(ctx)
+	defer r.stop()
+	for r.again(&err) {
+		err = callReflectOnce(r.ctx, stub, name, args, result)
+	}
+	return err
+}
+
+func callReflectOnce(ctx context.Context, stub *Stub, name string, args []reflect.Value, result reflect.Value) error {
 	c, err := stub.begin(name, len(args))
 	if err != nil {
 		return err
