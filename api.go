@@ -2,6 +2,7 @@ package netron
 
 import (
 	"context"
+	"time"
 
 	"github.com/d-e-v-grid/netron/engine"
 	"github.com/d-e-v-grid/netron/rpc"
@@ -33,6 +34,17 @@ type (
 	Middleware = rpc.Middleware
 	// ExposeOption changes how [Node.Expose] reads a Go value.
 	ExposeOption = rpc.ExposeOption
+	// TaskOption changes how [Node.AddTask] adds a task.
+	TaskOption = rpc.TaskOption
+	// TaskOverwrite says what [Node.AddTask] does when the name is taken.
+	TaskOverwrite = rpc.TaskOverwrite
+)
+
+// The strategies for the name of a task that is taken. See [rpc.TaskOverwrite].
+const (
+	TaskReplace = rpc.TaskReplace
+	TaskSkip    = rpc.TaskSkip
+	TaskThrow   = rpc.TaskThrow
 )
 
 // The codes of an [Error].
@@ -80,6 +92,14 @@ func Optional(goMethod string, n int) ExposeOption { return rpc.Optional(goMetho
 // Inline declares that Go methods run on the goroutine that reads the connection,
 // without a hand-over to a worker. They must never block. See [rpc.Service.Inline].
 func Inline(goMethods ...string) ExposeOption { return rpc.Inline(goMethods...) }
+
+// Overwrite says what [Node.AddTask] does when the name is taken, instead of
+// Config.TaskOverwrite.
+func Overwrite(strategy TaskOverwrite) TaskOption { return rpc.Overwrite(strategy) }
+
+// TaskLimit is the time limit of a task, instead of Config.TaskTimeout. Zero means
+// that default, a negative time none.
+func TaskLimit(d time.Duration) TaskOption { return rpc.TaskLimit(d) }
 
 // ErrWouldBlock is wrapped by the error of a call that was asked to wait by code
 // which must not: an inline method, or the callback of [Stub.CallFunc].

@@ -44,6 +44,10 @@ type Config struct {
 
 	// CallTimeout limits calls and tasks whose context has no deadline. Default 5 s.
 	CallTimeout time.Duration
+	// TaskTimeout limits the tasks that peers run here: at it the context of the task
+	// ends, and the caller gets an error of code [DeadlineExceeded] even if the task
+	// goes on. [TaskLimit] overrides it for a task. Default 5 s.
+	TaskTimeout time.Duration
 	// ConnectTimeout limits [Node.Dial] as a whole. Default 5 s.
 	ConnectTimeout time.Duration
 	// HandshakeTimeout limits each step of an incoming connection until its peer
@@ -94,6 +98,10 @@ type Config struct {
 	// remote address. Default none.
 	MaxConns        int
 	MaxConnsPerAddr int
+
+	// TaskOverwrite says what [Node.AddTask] does when the name is taken by another
+	// task. [Overwrite] overrides it for a call. Default [TaskReplace].
+	TaskOverwrite TaskOverwrite
 
 	// Logger receives rare events: panics of handlers, failures to accept. Nil means
 	// [slog.Default].
@@ -155,6 +163,8 @@ func (c *Config) rpc(ctx context.Context) rpc.Config {
 	return rpc.Config{
 		ID:               c.ID,
 		CallTimeout:      c.CallTimeout,
+		TaskTimeout:      c.TaskTimeout,
+		TaskOverwrite:    c.TaskOverwrite,
 		HandshakeTimeout: c.HandshakeTimeout,
 		MaxMessageBytes:  c.MaxMessageBytes,
 		Limits:           codec.Limits{Depth: c.MaxDepth, DecodedBytes: c.MaxDecodedBytes, BigIntDigits: c.MaxBigIntDigits},

@@ -30,7 +30,8 @@
 //
 // Everything is safe for concurrent use unless its comment says otherwise. Each
 // request is served on a goroutine of its own, from a bounded pool; a slow one
-// delays nobody. The context of a handler ends with its connection.
+// delays nobody. The context of a handler ends when the handler has
+// returned, when its caller gives up, or with the connection.
 //
 // # Limits
 //

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"time"
 
 	"github.com/d-e-v-grid/netron"
 	"github.com/d-e-v-grid/netron/rpc"
@@ -131,6 +132,45 @@ func ExamplePeer_Service() {
 	// 5 <nil>
 }
 
+// A range of versions finds the highest version that it admits.
+func ExampleQuery_range() {
+	ctx := context.Background()
+	node, err := netron.New(netron.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer node.Close()
+	for _, version := range []string{"1.2.0", "1.4.3", "2.0.0", "2.1.0-beta.1"} {
+		if err := node.Expose("calculator@"+version, Calculator{}); err != nil {
+			log.Fatal(err)
+		}
+	}
+	peer := node.Local()
+	calc, err := netron.Query[CalculatorClient](ctx, peer, "calculator@^1.2")
+	if err != nil {
+		log.Fatal(err)
+	}
+	sum, err := calc.Add(ctx, 5, 3)
+	fmt.Println(sum, err)
+
+	for _, versions := range []string{"^1.2", ">=1 <1.4", "2.x", ">=2.1.0-0"} {
+		stub, err := peer.Service(ctx, "calculator@"+versions)
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(versions, "finds", stub.Version())
+	}
+	has, err := peer.HasService(ctx, "calculator@^3")
+	fmt.Println("^3:", has, err)
+	// Output:
+	// 8 <nil>
+	// ^1.2 finds 1.4.3
+	// >=1 <1.4 finds 1.2.0
+	// 2.x finds 2.0.0
+	// >=2.1.0-0 finds 2.1.0-beta.1
+	// ^3: false <nil>
+}
+
 func ExampleStub_go() {
 	ctx := context.Background()
 	peer, closeAll := connect(ctx)
@@ -215,6 +255,58 @@ func ExampleNode_AddTask() {
 	err = node.Local().RunTask(ctx, "greet", &greeting, "Ann", "Bob")
 	fmt.Println(greeting, err)
 	// Output: hello, Ann and Bob <nil>
+}
+
+// What happens when the name of a task is taken is a matter of Config.TaskOverwrite,
+// and of the option Overwrite.
+func ExampleOverwrite() {
+	ctx := context.Background()
+	node, err := netron.New(netron.Config{TaskOverwrite: netron.TaskThrow})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer node.Close()
+	answer := func(text string) func(context.Context) string {
+		return func(context.Context) string { return text }
+	}
+	show := func(what string, err error) {
+		var text string
+		if err := node.Local().RunTask(ctx, "hello", &text); err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("%s: %s (%v)\n", what, text, err)
+	}
+	show("first", node.AddTask("hello", answer("one")))
+	show("throw", node.AddTask("hello", answer("two")))
+	show("skip", node.AddTask("hello", answer("three"), netron.Overwrite(netron.TaskSkip)))
+	show("replace", node.AddTask("hello", answer("four"), netron.Overwrite(netron.TaskReplace)))
+	// Output:
+	// first: one (<nil>)
+	// throw: one (already_exists: rpc: add task hello: there is a task of that name)
+	// skip: one (<nil>)
+	// replace: four (<nil>)
+}
+
+// The caller of a task has an answer at the limit, even if the task goes on.
+func ExampleTaskLimit() {
+	ctx := context.Background()
+	node, err := netron.New(netron.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer node.Close()
+	stop := make(chan struct{})
+	defer close(stop)
+	err = node.AddTask("report", func(context.Context) { <-stop }, netron.TaskLimit(20*time.Millisecond))
+	if err != nil {
+		log.Fatal(err)
+	}
+	err = node.Local().RunTask(ctx, "report", nil)
+	fmt.Println(err)
+	fmt.Println(errors.Is(err, context.DeadlineExceeded))
+	// Output:
+	// deadline_exceeded: Task report timed out after 20ms
+	// true
 }
 
 // A node can share the port of an existing HTTP server.

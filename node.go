@@ -88,8 +88,14 @@ func (n *Node) Expose(qualified string, value any, opts ...ExposeOption) error {
 func (n *Node) ExposeService(s *Service) error { return n.endpoint.ExposeService(s) }
 
 // AddTask offers a function, whose first parameter is a context, to all peers
-// under a name; see [rpc.Endpoint.AddTask].
-func (n *Node) AddTask(name string, fn any) error { return n.endpoint.AddTask(name, fn) }
+// under a name. The options [Overwrite] and [TaskLimit] say what happens when the name
+// is taken and how long the task may take; see [rpc.Endpoint.AddTask].
+func (n *Node) AddTask(name string, fn any, opts ...TaskOption) error {
+	return n.endpoint.AddTask(name, fn, opts...)
+}
+
+// RemoveTask takes a task back; see [rpc.Endpoint.RemoveTask].
+func (n *Node) RemoveTask(name string) error { return n.endpoint.RemoveTask(name) }
 
 // Use adds middleware for all requests of peers. See [rpc.Endpoint.Use].
 func (n *Node) Use(m ...Middleware) { n.endpoint.Use(m...) }

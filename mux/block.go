@@ -124,7 +124,7 @@ func (b *block) run() {
 	current := -1
 	defer func() {
 		if current >= 0 {
-			b.abandoned(current, recover())
+			b.abandoned(r, current, recover())
 		}
 	}()
 	for {
@@ -139,16 +139,20 @@ func (b *block) run() {
 		current = i
 		*r = Request{
 			Type: q.typ, Payload: b.data.B[q.at:q.end], Target: q.target,
-			Offset: int(q.offset), Count: int(q.count), Meta: q.meta, id: q.id, session: s,
+			Offset: int(q.offset), Count: int(q.count), Meta: q.meta, Scratch: r.Scratch, id: q.id, session: s,
 		}
 		start := len(answer.B)
 		out, isError := s.cfg.Serve(r, answer.B)
 		answer.B = out
 		current = -1
+		if b.answeredEarly(r, q) {
+			answer.B = out[:start]
+			continue
+		}
 		answer = b.answer(answer, start, q, r.response(isError))
 	}
 	answer.Release()
-	*r = Request{}
+	*r = Request{Scratch: r.Scratch}
 	pooledRequests.Put(r)
 	b.flush(true)
 	b.leave()
@@ -183,6 +187,17 @@ func (b *block) answer(answer *buf.Buf, start int, q *queued, flags wire.Flags) 
 		b.flush(true)
 	}
 	return answer
+}
+
+// answeredEarly ends a request whose handler has ended and reports whether it needs
+// no answer any more.
+func (b *block) answeredEarly(r *Request, q *queued) bool {
+	answered, mine := r.endRequest()
+	if answered && mine {
+		b.finish(nil, q)
+		b.flush(true) // it took long: it should not count while others are served
+	}
+	return answered
 }
 
 // finish counts a request as done and adds its answer, if there is one, to those
@@ -240,16 +255,19 @@ func (b *block) handOver() {
 }
 
 // abandoned ends a worker whose handler did not return: it panicked, or ended its
-// goroutine. Its request gets an answer, and the rest another worker.
-func (b *block) abandoned(i int, panicked any) {
+// goroutine. Its request gets an answer, unless it was answered early, and the rest
+// another worker.
+func (b *block) abandoned(r *Request, i int, panicked any) {
 	s, q := b.session, &b.queue[i]
 	if panicked != nil {
 		s.cfg.Workers.logPanic(panicked)
 	}
-	answer := newAnswer(s)
-	start := len(answer.B)
-	answer.B = append(answer.B, s.cfg.Failed...)
-	b.answer(answer, start, q, wire.Response(q.typ, true)).Release()
+	if !b.answeredEarly(r, q) {
+		answer := newAnswer(s)
+		start := len(answer.B)
+		answer.B = append(answer.B, s.cfg.Failed...)
+		b.answer(answer, start, q, wire.Response(q.typ, true)).Release()
+	}
 	if int(b.next.Load()) < len(b.queue) && !s.cfg.Workers.join(b) {
 		b.refuseRest()
 	}

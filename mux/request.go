@@ -78,8 +78,13 @@ type Request struct {
 	// Inline reports that Serve runs on the read owner and must not block.
 	Inline bool
 
+	// Scratch is for Serve to keep what it wants to find again. It is not shared, is nil
+	// for requests that are served inline, and may be lost at any time.
+	Scratch any
+
 	id      uint32
 	session *Session
+	early   *EarlyAnswer // nil unless the request may be answered before Serve returns
 }
 
 // ID returns the id of the request, which is unique among the unfinished ones of

@@ -201,7 +201,7 @@ func (s *Session) Message(text bool, p []byte) {
 		s.answer(pkt) // without a payload too: whoever waits cannot read it, and ends
 	case pkt.Flags.Type() == wire.TypePing && pkt.Flags.Impulse():
 		s.pong(pkt)
-	case pkt.Flags == wire.Request(wire.TypeCancel) && s.canCancel.Load():
+	case pkt.Flags == wire.Request(wire.TypeCancel) && s.canCancel.Load() && len(pkt.Payload) == 1 && pkt.Payload[0] == nilValue:
 		s.stats.cancels.Add(1)
 		if s.cfg.Cancel != nil {
 			s.cfg.Cancel(pkt.ID)

@@ -31,15 +31,16 @@ type conn struct {
 	marks   atomic.Int32 // length of marked
 	mu      sync.Mutex
 	running map[uint32]*requestContext // whose handlers wait for the end of their context; guarded by mu
-	marked  map[uint32]time.Time       // given up, and not found in running; guarded by mu
+	marked  map[uint32]struct{}        // given up, and not found in running; guarded by mu
+	markAt  time.Time                  // when the last of them was; guarded by mu
 }
 
 const (
 	// maxMarks bounds the requests given up that nobody has asked about. They are
 	// forgotten together: then their handlers go on until they are done.
 	maxMarks = 1024
-	// markLife is how long a request that was given up may wait to be taken up. Ids
-	// come again only after a much longer time.
+	// markLife is how long after the last one marks are kept. Most are of requests whose
+	// answers had left already.
 	markLife = time.Minute
 )
 
@@ -113,9 +114,10 @@ func (c *conn) cancel(id uint32) {
 			clear(c.marked)
 		}
 		if c.marked == nil {
-			c.marked = make(map[uint32]time.Time)
+			c.marked = make(map[uint32]struct{})
 		}
-		c.marked[id] = time.Now()
+		c.marked[id] = struct{}{}
+		c.markAt = time.Now()
 		c.marks.Store(int32(len(c.marked)))
 	}
 	c.mu.Unlock()
@@ -135,12 +137,15 @@ func (c *conn) takeMark(id uint32) bool {
 }
 
 func (c *conn) takeMarkLocked(id uint32) bool {
-	at, ok := c.marked[id]
-	if ok {
+	_, ok := c.marked[id]
+	switch {
+	case ok:
 		delete(c.marked, id)
-		c.marks.Store(int32(len(c.marked)))
+	case time.Since(c.markAt) > markLife:
+		clear(c.marked)
 	}
-	return ok && time.Since(at) < markLife
+	c.marks.Store(int32(len(c.marked)))
+	return ok
 }
 
 // track makes a request known whose handler waits for the end of its context.

@@ -2,9 +2,10 @@ package rpc
 
 import (
 	"context"
-	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/d-e-v-grid/netron/mux"
 )
 
 // peerContext is the parent of the contexts of the handlers that serve one
@@ -67,16 +68,19 @@ type contextSlab struct {
 	used     int
 }
 
-var pooledSlabs = sync.Pool{New: func() any { return new(contextSlab) }}
-
-func newRequestContext(c *conn, id uint32) *requestContext {
-	slab, _ := pooledSlabs.Get().(*contextSlab)
-	r := &slab.contexts[slab.used]
-	if slab.used++; slab.used < len(slab.contexts) {
-		pooledSlabs.Put(slab)
+func (c *conn) newContext(r *mux.Request) *requestContext {
+	if r.Inline {
+		return &requestContext{conn: c, id: r.ID()}
 	}
-	r.conn, r.id = c, id
-	return r
+	slab, _ := r.Scratch.(*contextSlab)
+	if slab == nil || slab.used == len(slab.contexts) {
+		slab = new(contextSlab)
+		r.Scratch = slab
+	}
+	ctx := &slab.contexts[slab.used]
+	slab.used++
+	ctx.conn, ctx.id = c, r.ID()
+	return ctx
 }
 
 // begun returns the state, and makes it if there is none.

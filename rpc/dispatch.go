@@ -32,7 +32,7 @@ func (c *conn) serve(r *mux.Request, dst []byte) (out []byte, isError bool) {
 		out, err := c.handle(c.ownerCtx, r, r.Payload, dst)
 		return c.finish(r, dst, out, err)
 	}
-	ctx := newRequestContext(c, r.ID())
+	ctx := c.newContext(r)
 	defer ctx.end()
 	payload := r.Payload
 	if r.Meta {
@@ -56,7 +56,9 @@ func (c *conn) serve(r *mux.Request, dst []byte) (out []byte, isError bool) {
 	}
 	out, err := c.handle(handlerCtx, r, payload, dst)
 	out, isError = c.finish(r, dst, out, err)
-	out, r.Trailer = ctx.meta.Load().appendTrailer(out)
+	if answer, ok := ctx.meta.Load().appendTrailer(out); ok && len(answer)-len(dst)+wire.HeaderLen <= c.endpoint.cfg.maxMessageBytes() {
+		out, r.Trailer = answer, true
+	}
 	return out, isError
 }
 
@@ -101,6 +103,9 @@ func (c *conn) logPanic(r *mux.Request, v any) {
 func (c *conn) handle(ctx context.Context, r *mux.Request, payload, dst []byte) ([]byte, error) {
 	if m, ok := r.Target.(*method); ok { // found by route
 		args := payload[r.Offset:]
+		if m.limit > 0 {
+			return c.runLimited(ctx, r, m, args, r.Count, dst)
+		}
 		if !m.isSampled(r.ID()) {
 			return c.run(ctx, m, args, r.Count, dst)
 		}
@@ -110,7 +115,7 @@ func (c *conn) handle(ctx context.Context, r *mux.Request, payload, dst []byte) 
 	}
 	d := codec.NewDecoder(payload, c.endpoint.cfg.Limits)
 	if r.Type == wire.TypeTask {
-		return c.handleTask(ctx, &d, dst)
+		return c.handleTask(ctx, r, &d, dst)
 	}
 	return c.handleMember(ctx, r.Type, &d, dst)
 }

@@ -23,6 +23,14 @@ type Config struct {
 	// CallTimeout limits calls whose context has no deadline. Default 5 s.
 	CallTimeout time.Duration
 
+	// TaskTimeout limits the tasks that peers run here, see [Endpoint.AddTask].
+	// Default 5 s.
+	TaskTimeout time.Duration
+
+	// TaskOverwrite says what [Endpoint.AddTask] does when the name is taken. Default
+	// [TaskReplace].
+	TaskOverwrite TaskOverwrite
+
 	// HandshakeTimeout limits the handshake after the WebSocket upgrade. Default 10 s.
 	HandshakeTimeout time.Duration
 
@@ -56,6 +64,7 @@ type Config struct {
 
 const (
 	defaultCallTimeout     = 5 * time.Second
+	defaultTaskTimeout     = 5 * time.Second
 	defaultMaxMessageBytes = 16 << 20
 	workersGrace           = 10 * time.Second // for handlers that still run when the endpoint closes
 )
@@ -65,6 +74,13 @@ func (c *Config) callTimeout() time.Duration {
 		return defaultCallTimeout
 	}
 	return max(c.CallTimeout, 0)
+}
+
+func (c *Config) taskTimeout() time.Duration {
+	if c.TaskTimeout == 0 {
+		return defaultTaskTimeout
+	}
+	return max(c.TaskTimeout, 0)
 }
 
 func (c *Config) maxMessageBytes() int {
@@ -112,6 +128,9 @@ type Endpoint struct {
 func NewEndpoint(cfg Config) (*Endpoint, error) {
 	if cfg.ID == "" {
 		return nil, fmt.Errorf("rpc: new endpoint: empty id")
+	}
+	if err := cfg.TaskOverwrite.check(); err != nil {
+		return nil, fmt.Errorf("rpc: new endpoint: %w", err)
 	}
 	workers, err := mux.NewWorkers(cfg.Workers, cfg.WorkerBytes, cfg.logger())
 	if err != nil {

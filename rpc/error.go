@@ -240,7 +240,7 @@ var ErrWouldBlock = mux.ErrWouldBlock
 
 // callError turns what package mux reports about a call into an Error.
 func callError(err error) *Error {
-	if e, ok := err.(*Error); ok { //nolint:errorlint // one that is ours already
+	if e, ok := err.(*Error); ok {
 		return e
 	}
 	switch {

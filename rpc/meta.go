@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"strings"
 	"sync"
@@ -64,9 +65,7 @@ type outgoingKey struct{}
 func WithHeader(ctx context.Context, name, value string) context.Context {
 	old := outgoing(ctx)
 	h := make(Header, len(old)+1)
-	for k, v := range old {
-		h[k] = v
-	}
+	maps.Copy(h, old)
 	h[strings.ToLower(name)] = value
 	return context.WithValue(ctx, outgoingKey{}, h)
 }
@@ -89,8 +88,8 @@ func HeaderFrom(ctx context.Context) Header {
 }
 
 // SetHeader adds a header to the answer of the request that is being served under
-// ctx. It returns an error of code [Unimplemented] if the caller cannot read headers,
-// of [FailedPrecondition] if ctx is not that of a request, or was answered already, and of
+// ctx; if both together are too large for a message it gets lost. It returns an error of code [Unimplemented] if the caller cannot read headers,
+// of [FailedPrecondition] if ctx is not that of a request, or of one that is served inline, or was answered already, and of
 // [ResourceExhausted] if the headers become too large.
 func SetHeader(ctx context.Context, name, value string) error {
 	r, ok := ctx.Value(requestKey{}).(*requestContext)

@@ -23,6 +23,8 @@ type method struct {
 	use   []Middleware // of this method alone; fixed once the service is exposed
 	chain atomic.Pointer[serverChain]
 
+	limit time.Duration // of a task, 0 for none; methods have none
+
 	inline bool         // fixed once the service is exposed
 	mean   atomic.Int64 // of the time that a call takes, exponentially weighted, in nanoseconds
 	alone  atomic.Bool  // the mean says that a call is worth a worker of its own

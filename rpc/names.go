@@ -59,32 +59,3 @@ func parseServiceName(qualified string) (name, version string, err error) {
 	}
 	return name, version, nil
 }
-
-// lookUp finds a service by name@version, or the highest release by name or
-// name@*, among services by their qualified names. A service without a version
-// comes before all versions of its name. Prereleases are found by their exact
-// version only. It returns nil if there is none.
-//
-// Protocol section 10.
-func lookUp[S any](services map[string]*S, qualified string) *S {
-	name, version := splitName(qualified)
-	if version != "" && version != latest {
-		return services[joinName(name, version)]
-	}
-	if s := services[name]; s != nil {
-		return s
-	}
-	var best *S
-	var bestVersion *semver.Version
-	for key, s := range services {
-		n, v := splitName(key)
-		if n != name {
-			continue
-		}
-		parsed, err := semver.StrictNewVersion(v)
-		if err == nil && parsed.Prerelease() == "" && (best == nil || parsed.GreaterThan(bestVersion)) {
-			best, bestVersion = s, parsed
-		}
-	}
-	return best
-}

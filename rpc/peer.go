@@ -102,14 +102,16 @@ func (p *Peer) WaitReady(ctx context.Context) error {
 	return nil
 }
 
-// Service asks the peer for a service: name@version, or name for its highest
-// release.
+// Service asks the peer for a service: name@version, name for its highest release,
+// or name and a range of versions for the highest that it admits, as in name@^1.2,
+// name@~1.4, name@1.x and "name@>=1 <2". A range admits prereleases only if it names
+// one.
 //
-// It returns an error of code [NotFound] if the peer does not have it.
+// It returns an error of code [NotFound] if the peer does not have it, and of code
+// [InvalidArgument] for a range that makes no sense. A current TypeScript peer finds
+// only exact versions and its highest one, which a range may exclude: then the
+// service counts as not found, even if there is an older version that would do.
 func (p *Peer) Service(ctx context.Context, qualified string) (*Stub, error) {
-	if len(qualified) > maxNameBytes {
-		return nil, Errorf(InvalidArgument, "rpc: service name of %d bytes, limit %d", len(qualified), maxNameBytes)
-	}
 	definition, err := p.definition(ctx, qualified)
 	if err != nil {
 		return nil, err
@@ -119,17 +121,21 @@ func (p *Peer) Service(ctx context.Context, qualified string) (*Stub, error) {
 
 // definition asks for the definition of a service, in the dialect of the peer.
 func (p *Peer) definition(ctx context.Context, qualified string) (*codec.Definition, error) {
-	if p.Kind() == mux.KindLegacy {
-		return p.legacyDefinition(ctx, qualified)
+	q, err := parseQuery(qualified)
+	if err != nil {
+		return nil, err
 	}
-	name, version := splitName(qualified)
-	if version == latest {
-		qualified = name // current peers do not know name@*
+	if p.Kind() == mux.KindLegacy {
+		return p.legacyDefinition(ctx, q)
+	}
+	ask := qualified
+	if q.version == latest || (q.versions != nil && p.Kind() != mux.KindNetron) {
+		ask = q.name // TypeScript peers know neither name@* nor ranges
 	}
 	var definition *codec.Definition
-	err := p.RunTask(ctx, taskQueryInterface, &definition, qualified)
+	err = p.RunTask(ctx, taskQueryInterface, &definition, ask)
 	if isMissingTask(err) {
-		return p.legacyDefinition(ctx, qualified)
+		return p.legacyDefinition(ctx, q)
 	}
 	if err != nil {
 		return nil, err
@@ -137,43 +143,56 @@ func (p *Peer) definition(ctx context.Context, qualified string) (*codec.Definit
 	if definition == nil {
 		return nil, serviceNotFound(qualified)
 	}
+	if !q.admits(definition.Meta.Version) {
+		return nil, &Error{Code: NotFound, Message: fmt.Sprintf("Service '%s' not found: the peer offers %s", qualified, shown(joinName(definition.Meta.Name, definition.Meta.Version)))}
+	}
 	return definition, nil
 }
 
 // legacyDefinition looks a service up in the table of a 0.6 peer.
-func (p *Peer) legacyDefinition(ctx context.Context, qualified string) (*codec.Definition, error) {
-	if d := p.fromAbilities(qualified); d != nil {
+func (p *Peer) legacyDefinition(ctx context.Context, q query) (*codec.Definition, error) {
+	if d := p.fromAbilities(q); d != nil {
 		return d, nil
 	}
 	// It may have been exposed since the table was fetched.
 	if err := p.fetchAbilities(ctx); err != nil {
 		return nil, err
 	}
-	if d := p.fromAbilities(qualified); d != nil {
+	if d := p.fromAbilities(q); d != nil {
 		return d, nil
 	}
-	return nil, serviceNotFound(qualified)
+	return nil, serviceNotFound(q.qualified)
 }
 
-func (p *Peer) fromAbilities(qualified string) *codec.Definition {
+func (p *Peer) fromAbilities(q query) *codec.Definition {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return lookUp(p.abilities, qualified)
+	return lookUp(p.abilities, q)
 }
 
-// fetchAbilities asks for the table of services (protocol section 7.1).
+// fetchAbilities asks for the table of services and keeps it.
 func (p *Peer) fetchAbilities(ctx context.Context) error {
+	services, err := p.askAbilities(ctx)
+	if err != nil {
+		return err
+	}
+	p.keepAbilities(services)
+	return nil
+}
+
+func (p *Peer) keepAbilities(services map[string]*codec.Definition) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.abilities = services
+}
+
+// askAbilities asks for the table of services (protocol section 7.1).
+func (p *Peer) askAbilities(ctx context.Context) (map[string]*codec.Definition, error) {
 	var answer struct {
 		Services map[string]*codec.Definition
 	}
 	err := p.RunTask(ctx, taskAbilities, &answer, map[string]any{"allowServiceEvents": false})
-	if err != nil {
-		return err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.abilities = answer.Services
-	return nil
+	return answer.Services, err
 }
 
 // RunTask runs a named task of the peer and stores its result in the pointer

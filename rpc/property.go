@@ -178,7 +178,7 @@ func (s *Service) addFields(rv reflect.Value, o *exposeOptions) {
 	for i := range rv.NumField() {
 		f := rv.Type().Field(i)
 		tag, tagged := f.Tag.Lookup(nameTag)
-		_, isProperty := reflect.New(f.Type).Interface().(field)
+		_, isProperty := reflect.TypeAssert[field](reflect.New(f.Type))
 		if !tagged && !isProperty {
 			continue
 		}
@@ -213,7 +213,7 @@ func fieldProperty(v reflect.Value, f reflect.StructField, tag string, isPropert
 	if !addressable {
 		return nil, fmt.Errorf("it is a Property; expose a pointer to the struct")
 	}
-	p, _ := v.Addr().Interface().(field)
+	p, _ := reflect.TypeAssert[field](v.Addr())
 	return p.property(name, readonly)
 }
 
@@ -222,3 +222,47 @@ const (
 	tagGet      = "get"
 	tagSet      = "set"
 )
+
+// newPropertyFunc returns a func of type t that reads or writes a property of a peer.
+func newPropertyFunc(stub *Stub, name, option string, t reflect.Type) (reflect.Value, error) {
+	p, ok := stub.props[name]
+	switch {
+	case option != tagGet && option != tagSet:
+		return reflect.Value{}, fmt.Errorf("unknown option %q of its tag, want %s or %s", option, tagGet, tagSet)
+	case !ok:
+		return reflect.Value{}, &Error{Code: NotFound, Message: fmt.Sprintf("service %s has no property %s", joinName(stub.Name(), stub.Version()), name)}
+	case option == tagSet && p.Readonly:
+		return reflect.Value{}, &Error{Code: PermissionDenied, Message: fmt.Sprintf("property %s of service %s is readonly", name, joinName(stub.Name(), stub.Version()))}
+	case t.Kind() != reflect.Func || t.NumIn() == 0 || t.In(0) != contextType:
+		return reflect.Value{}, fmt.Errorf("%s is no func whose first parameter is a context.Context", t)
+	}
+	s, err := shapeOf(t)
+	if err != nil {
+		return reflect.Value{}, err
+	}
+	if option == tagGet {
+		if len(s.params) != 0 || s.result == nil || !s.hasError {
+			return reflect.Value{}, fmt.Errorf("%s cannot read a property, want func(context.Context) (T, error)", t)
+		}
+		return reflect.MakeFunc(t, func(in []reflect.Value) []reflect.Value {
+			ctx, _ := reflect.TypeAssert[context.Context](in[0])
+			result := reflect.New(s.result)
+			return []reflect.Value{result.Elem(), errorValue(stub.Get(ctx, name, result.Interface()))}
+		}), nil
+	}
+	if len(s.params) != 1 || s.variadic || s.result != nil || !s.hasError {
+		return reflect.Value{}, fmt.Errorf("%s cannot write a property, want func(context.Context, T) error", t)
+	}
+	return reflect.MakeFunc(t, func(in []reflect.Value) []reflect.Value {
+		ctx, _ := reflect.TypeAssert[context.Context](in[0])
+		return []reflect.Value{errorValue(stub.Set(ctx, name, in[1].Interface()))}
+	}), nil
+}
+
+func errorValue(err error) reflect.Value {
+	v := reflect.New(errorType).Elem()
+	if err != nil {
+		v.Set(reflect.ValueOf(err))
+	}
+	return v
+}

@@ -23,6 +23,11 @@ const nameTag = "netron"
 // Every exported field must be a func whose first parameter is a context and
 // whose last result is an error. A field calls the method of its name in lower
 // camel case with initialisms kept whole; the tag `netron:"name"` overrides it.
+//
+// A property of the service is read by a field of type func(context.Context) (T,
+// error) with its name, or the tag option get: `netron:"version,get"`. With the option
+// set a field of type func(context.Context, T) error writes it.
+//
 // Trailing arguments that are nil pointers are left out, so that the service sees
 // them as not given.
 //
@@ -45,9 +50,20 @@ func Query[T any](ctx context.Context, p *Peer, qualified string) (*T, error) {
 		if !field.IsExported() {
 			continue
 		}
-		name := codec.WireName(field.Name)
-		if own := field.Tag.Get(nameTag); own != "" {
-			name = own
+		name, option, _ := strings.Cut(field.Tag.Get(nameTag), ",")
+		if name == "" {
+			name = codec.WireName(field.Name)
+		}
+		if _, isProperty := stub.props[name]; option == "" && isProperty && !stub.Has(name) {
+			option = tagGet
+		}
+		if option != "" {
+			fn, err := newPropertyFunc(stub, name, option, field.Type)
+			if err != nil {
+				return nil, fmt.Errorf("rpc: query %s: field %s of %s: %w", qualified, field.Name, t, err)
+			}
+			rv.Field(i).Set(fn)
+			continue
 		}
 		fn, err := newClientFunc(stub, name, field.Type)
 		if err != nil {
@@ -95,10 +111,7 @@ func newClientFunc(stub *Stub, name string, t reflect.Type) (reflect.Value, erro
 			result = reflect.New(s.result)
 		}
 		err := callReflect(ctx, stub, name, args, result)
-		errValue := reflect.New(errorType).Elem()
-		if err != nil {
-			errValue.Set(reflect.ValueOf(err))
-		}
+		errValue := errorValue(err)
 		if s.result == nil {
 			return []reflect.Value{errValue}
 		}

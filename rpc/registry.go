@@ -82,9 +82,8 @@ func (view *registryView) find(id []byte) *entry {
 	return view.byKey[string(id)]
 }
 
-// resolve finds a service by name@version, or the highest release by name or
-// name@*. See [lookUp].
-func (r *registry) resolve(qualified string) *entry { return lookUp(r.view.Load().byKey, qualified) }
+// resolve finds what a query asks for, nil if it is not there. See [lookUp].
+func (r *registry) resolve(q query) *entry { return lookUp(r.view.Load().byKey, q) }
 
 // all returns the exposed services in the order of their names.
 func (r *registry) all() []*entry {

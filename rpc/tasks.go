@@ -4,82 +4,25 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"reflect"
 	"strings"
-	"sync"
-	"sync/atomic"
 
 	"github.com/d-e-v-grid/netron/codec"
+	"github.com/d-e-v-grid/netron/mux"
 )
 
 // The core tasks (protocol section 7).
 const (
-	taskAbilities      = "abilities"
-	taskQueryInterface = "query_interface"
-	taskUnrefService   = "unref_service"
+	taskAbilities       = "abilities"
+	taskQueryInterface  = "query_interface"
+	taskUnrefService    = "unref_service"
+	taskInvalidateCache = "invalidate_cache"
 )
-
-// taskTable holds the tasks that peers may run, by name. Lookups read an
-// immutable map; changes replace it.
-type taskTable struct {
-	mu   sync.Mutex // serialises changes
-	core map[string]*method
-	view atomic.Pointer[map[string]*method]
-}
-
-func newTaskTable(e *Endpoint) *taskTable {
-	t := &taskTable{core: make(map[string]*method)}
-	for name, fn := range map[string]any{
-		taskAbilities:      e.runAbilities,
-		taskQueryInterface: e.runQueryInterface,
-		taskUnrefService:   e.runUnrefService,
-	} {
-		m, err := newReflectMethod(name, reflect.ValueOf(fn), 0)
-		if err != nil {
-			panic("BUG: core task " + name + ": " + err.Error())
-		}
-		m.op = OpTask
-		t.core[name] = m
-	}
-	t.view.Store(&t.core)
-	return t
-}
-
-// AddTask offers a function to all peers under a name. Its first parameter is a
-// [context.Context]; the others are the arguments, and it returns nothing, a
-// result, an error, or both. A task of the same name is replaced; the core tasks
-// of the protocol cannot be.
-func (e *Endpoint) AddTask(name string, fn any) error {
-	if name == "" || len(name) > maxNameBytes {
-		return fmt.Errorf("rpc: add task: name of %d bytes, want 1 to %d", len(name), maxNameBytes)
-	}
-	rv := reflect.ValueOf(fn)
-	if rv.Kind() != reflect.Func || rv.IsNil() || rv.Type().NumIn() == 0 || rv.Type().In(0) != contextType {
-		return fmt.Errorf("rpc: add task %s: %T is no function whose first parameter is a context.Context", name, fn)
-	}
-	m, err := newReflectMethod(name, rv, 0)
-	if err != nil {
-		return fmt.Errorf("rpc: add task %s: %w", name, err)
-	}
-	m.op = OpTask
-	t := e.tasks
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.core[name] != nil {
-		return Errorf(AlreadyExists, "rpc: add task %s: the name is taken by the protocol", name)
-	}
-	next := maps.Clone(*t.view.Load())
-	next[name] = m
-	t.view.Store(&next)
-	return nil
-}
 
 // handleTask serves TASK: an array of task name and arguments (protocol section
 // 6.4), or the map that the oldest browser clients send.
-func (c *conn) handleTask(ctx context.Context, d *codec.Decoder, dst []byte) ([]byte, error) {
+func (c *conn) handleTask(ctx context.Context, r *mux.Request, d *codec.Decoder, dst []byte) ([]byte, error) {
 	if d.PeekKind() == codec.KindMap {
-		return c.handleTaskMap(ctx, d, dst)
+		return c.handleTaskMap(ctx, r, d, dst)
 	}
 	n, err := d.ArrayHeader()
 	if err != nil {
@@ -92,7 +35,7 @@ func (c *conn) handleTask(ctx context.Context, d *codec.Decoder, dst []byte) ([]
 	if err != nil {
 		return dst, malformedRequest("the task name", err)
 	}
-	return c.runLocalTask(ctx, name, d, n-1, dst)
+	return c.runLocalTask(ctx, r, name, d, n-1, dst)
 }
 
 // taskMap is a task request of the oldest browser clients. At most one of the
@@ -104,7 +47,7 @@ type taskMap struct {
 	Pattern     codec.Raw `msgpack:"pattern"`
 }
 
-func (c *conn) handleTaskMap(ctx context.Context, d *codec.Decoder, dst []byte) ([]byte, error) {
+func (c *conn) handleTaskMap(ctx context.Context, r *mux.Request, d *codec.Decoder, dst []byte) ([]byte, error) {
 	var m taskMap
 	if err := d.Decode(&m); err != nil {
 		return dst, malformedRequest("the payload", err)
@@ -120,13 +63,16 @@ func (c *conn) handleTaskMap(ctx context.Context, d *codec.Decoder, dst []byte) 
 		}
 	}
 	args := codec.NewDecoder(arg, c.endpoint.cfg.Limits)
-	return c.runLocalTask(ctx, []byte(m.Task), &args, n, dst)
+	return c.runLocalTask(ctx, r, []byte(m.Task), &args, n, dst)
 }
 
-func (c *conn) runLocalTask(ctx context.Context, name []byte, d *codec.Decoder, n int, dst []byte) ([]byte, error) {
+func (c *conn) runLocalTask(ctx context.Context, r *mux.Request, name []byte, d *codec.Decoder, n int, dst []byte) ([]byte, error) {
 	m := (*c.endpoint.tasks.view.Load())[string(name)]
 	if m == nil {
 		return dst, &Error{Code: NotFound, Message: fmt.Sprintf("Task with id %s not found", shown(name))}
+	}
+	if m.limit > 0 {
+		return c.runLimited(ctx, r, m, d.Rest(), n, dst)
 	}
 	return c.run(ctx, m, d.Rest(), n, dst)
 }
@@ -143,7 +89,11 @@ func (e *Endpoint) runAbilities(context.Context, *codec.Raw) map[string]any {
 
 // runQueryInterface tells a peer the definition of a service (protocol section 7.2).
 func (e *Endpoint) runQueryInterface(_ context.Context, qualified string) (codec.Raw, error) {
-	entry := e.services.resolve(qualified)
+	q, err := parseQuery(qualified)
+	if err != nil {
+		return nil, err
+	}
+	entry := e.services.resolve(q)
 	if entry == nil {
 		return nil, serviceNotFound(qualified)
 	}
