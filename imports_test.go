@@ -47,10 +47,15 @@ var layers = map[string]layer{
 		own:  []string{"codec", "mux", "stream", "internal/wire", "internal/buf"},
 		deps: []string{"github.com/Masterminds/semver/v3", "github.com/google/uuid"},
 	},
-	"rpc/resilience": {own: []string{"rpc", "codec"}},
-	"rpc/balance":    {own: []string{"rpc", "codec"}}, // declares the resolver that discover satisfies
-	"rpc/auth":       {own: []string{"rpc", "codec"}},
-	"stream/file":    {own: []string{"stream", "codec"}},
+	"rpc/resilience": {
+		own: []string{"rpc", "codec", "mux"}, // mux to tell whether a lost request was sent
+		deps: []string{
+			"github.com/hashicorp/golang-lru/v2", "github.com/sony/gobreaker/v2", "golang.org/x/sync", "golang.org/x/time",
+		},
+	},
+	"rpc/balance": {own: []string{"rpc", "codec"}}, // declares the resolver that discover satisfies
+	"rpc/auth":    {own: []string{"rpc", "codec"}},
+	"stream/file": {own: []string{"stream", "codec"}},
 
 	"pubsub":          {own: []string{"codec"}}, // not rpc: the root connects them
 	"pubsub/redisbus": {own: []string{"pubsub", "codec"}},

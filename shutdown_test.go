@@ -51,7 +51,9 @@ func TestStopListening(t *testing.T) {
 	if err := <-served; err != nil {
 		t.Errorf("Serve = %v, want nil", err)
 	}
-	<-peer.Done()
+	if err := peer.Close(); err != nil { // it would try to come back
+		t.Error(err)
+	}
 }
 
 // TestOnShutdown checks when, and in which order, the functions run.
