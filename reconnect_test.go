@@ -619,3 +619,79 @@ func TestReconnectOverTheNetwork(t *testing.T) {
 		})
 	}
 }
+
+// TestGoAway checks that a peer which is asked to connect anew does so, while what is
+// under way goes on.
+func TestGoAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStation(t, netron.Config{})
+		p, log := s.connect(netron.Config{})
+		funcs, err := netron.Query[counterClient](t.Context(), p, "counter")
+		if err != nil {
+			t.Fatal(err)
+		}
+		slow := make(chan error, 1)
+		go func() {
+			_, err := funcs.Slow(t.Context(), 4000)
+			slow <- err
+		}()
+		synctest.Wait()
+		first := s.server
+		s.mu.Lock()
+		stop := s.stop
+		s.mu.Unlock()
+		s.up() // where the next dial goes
+		ended := make(chan error, 1)
+		go func() { ended <- first.Shutdown(context.Background()) }()
+		if sum, err := funcs.Add(netron.RetryUnsent(t.Context()), 1, 2); sum != 3 || err != nil {
+			t.Errorf("Add = %v, %v, want it to be served by the next", sum, err)
+		}
+		synctest.Wait()
+		if len(slow) != 0 || len(first.Peers()) != 1 || len(s.server.Peers()) != 1 {
+			t.Errorf("%d peers of the first server, %d of the second", len(first.Peers()), len(s.server.Peers()))
+		}
+		if err := <-slow; err != nil {
+			t.Errorf("Slow = %v, want it to finish where it began", err)
+		}
+		if err := <-ended; err != nil {
+			t.Errorf("Shutdown = %v", err)
+		}
+		time.Sleep(time.Minute)
+		if got := log.String(); got != "draining:going_away connected:ready" {
+			t.Errorf("states %s", got)
+		}
+		if n := s.calls.Load(); n != 2 {
+			t.Errorf("%d calls served, want 2", n)
+		}
+		stop()
+	})
+}
+
+// TestGoAwayWindow checks when a peer connects anew, and that the connection it leaves
+// is closed when nothing is under way.
+func TestGoAwayWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStation(t, netron.Config{})
+		p, _ := s.connect(netron.Config{})
+		synctest.Wait()
+		accepted := s.server.Peers()[0]
+		if !accepted.GoAway("balance", time.Minute) {
+			t.Fatal("GoAway was not negotiated")
+		}
+		start := time.Now()
+		for p.State() != netron.StateConnected || s.dialled() < 2 {
+			if time.Since(start) > time.Minute {
+				t.Fatalf("state %v after a minute", p.State())
+			}
+			if err := p.RunTask(t.Context(), "query_interface", nil, "counter"); err != nil {
+				t.Fatalf("a call meanwhile = %v", err)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		time.Sleep(3 * time.Second)
+		<-accepted.Done()
+		if n := len(s.server.Peers()); n != 1 {
+			t.Errorf("%d peers of the server, want the new one", n)
+		}
+	})
+}

@@ -24,6 +24,11 @@ type Config struct {
 	// id, which may be finished, or not yet begun. It must not block. Nil ignores it.
 	Cancel func(id uint32)
 
+	// GoAway is told on the read owner that the peer wants no new requests, and asks to
+	// connect anew. payload is the encoded array of reason and window, not checked; it
+	// lends until GoAway returns, which must not block. Nil ignores it.
+	GoAway func(s *Session, payload []byte)
+
 	// HandshakeTimeout limits the handshake. Default 10 s.
 	HandshakeTimeout time.Duration
 

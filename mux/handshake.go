@@ -59,6 +59,7 @@ func (p Peer) Has(feature string) bool { return slices.Contains(p.Features, feat
 const (
 	FeatureCancel = "cancel" // requests can be given up
 	FeatureMeta   = "meta"   // requests and answers may carry a second value
+	FeatureGoAway = "goaway" // a side can ask the other one to connect anew
 )
 
 const (
@@ -274,6 +275,7 @@ func (s *Session) becomeReady(peer Peer) bool {
 	s.ready = true
 	s.canCancel.Store(peer.Has(FeatureCancel))
 	s.canMeta.Store(peer.Has(FeatureMeta))
+	s.canGoAway.Store(peer.Has(FeatureGoAway))
 	s.handshake.peer = peer
 	if s.cfg.Ready != nil {
 		s.cfg.Ready(s, peer)

@@ -24,6 +24,7 @@ type Session struct {
 	ready     bool        // owned by the read owner
 	canCancel atomic.Bool // negotiated
 	canMeta   atomic.Bool // negotiated
+	canGoAway atomic.Bool // negotiated
 
 	table     callTable
 	deadlines deadlines
@@ -209,6 +210,10 @@ func (s *Session) Message(text bool, p []byte) {
 		s.stats.cancels.Add(1)
 		if s.cfg.Cancel != nil {
 			s.cfg.Cancel(pkt.ID)
+		}
+	case pkt.Flags == wire.Request(wire.TypeGoAway) && s.canGoAway.Load():
+		if s.cfg.GoAway != nil {
+			s.cfg.GoAway(s, pkt.Payload)
 		}
 	default:
 		s.stats.unknown.Add(1)

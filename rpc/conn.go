@@ -11,7 +11,7 @@ import (
 )
 
 // features are the extensions that this package offers to peers.
-var features = []string{mux.FeatureCancel, mux.FeatureMeta}
+var features = []string{mux.FeatureCancel, mux.FeatureMeta, mux.FeatureGoAway}
 
 // conn is one connection of a peer: its session, and what runs under it. A peer that
 // reconnects has several, one after the other.
@@ -76,6 +76,7 @@ func (c *conn) config(hint mux.Hint) mux.Config {
 		Route:            c.router.route,
 		Serve:            c.serve,
 		Cancel:           c.cancel,
+		GoAway:           c.goAway,
 		Ended:            c.ended,
 		Overloaded:       c.endpoint.overloaded,
 		Draining:         c.endpoint.draining,

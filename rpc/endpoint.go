@@ -313,7 +313,7 @@ func (e *Endpoint) Local() *Peer {
 	return caller
 }
 
-// Drain refuses new requests of all peers, also of those that are not connected
+// Drain refuses new requests of all peers and asks them to go away, also of those that are not connected
 // yet, and waits until the running ones have been answered or ctx ends.
 func (e *Endpoint) Drain(ctx context.Context) error {
 	e.mu.Lock()
@@ -325,6 +325,7 @@ func (e *Endpoint) Drain(ctx context.Context) error {
 	e.mu.Unlock()
 	for _, p := range peers {
 		p.link().Refuse()
+		p.GoAway(goAwayShutdown, 0)
 	}
 	for _, p := range peers {
 		if err := p.link().Drain(ctx); err != nil {
