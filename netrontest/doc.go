@@ -10,7 +10,8 @@
 //
 //	func TestClientSurvivesSilence(t *testing.T) {
 //		synctest.Test(t, func(t *testing.T) {
-//			pair := netrontest.NewPair(t)
+//			once := netrontest.Configure(func(cfg *netron.Config) { cfg.MaxReconnectAttempts = -1 })
+//			pair := netrontest.NewPair(t, once)
 //			if err := pair.Server.Expose("calculator@1.0.0", Calculator{}); err != nil {
 //				t.Fatal(err)
 //			}

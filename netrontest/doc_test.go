@@ -10,10 +10,13 @@ import (
 	"github.com/d-e-v-grid/netron/netrontest"
 )
 
+// once keeps the nodes from connecting anew what was lost.
+var once = netrontest.Configure(func(cfg *netron.Config) { cfg.MaxReconnectAttempts = -1 })
+
 // The test that the documentation of the package shows.
 func TestClientSurvivesSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		pair := netrontest.NewPair(t)
+		pair := netrontest.NewPair(t, once)
 		if err := pair.Server.Expose("calculator@1.0.0", Calculator{}); err != nil {
 			t.Fatal(err)
 		}

@@ -37,7 +37,7 @@ func ExampleNewPair() {
 	ctx, t := context.Background(), new(exampleT) // in a test: t.Context() and t
 	defer t.end()
 
-	pair := netrontest.NewPair(t)
+	pair := netrontest.NewPair(t, once)
 	if err := pair.Server.Expose("greeter@1.0.0", Greeter{}); err != nil {
 		log.Panic(err)
 	}
@@ -60,7 +60,7 @@ func ExampleNewCluster() {
 	ctx, t := context.Background(), new(exampleT) // in a test: t.Context() and t
 	defer t.end()
 
-	cluster := netrontest.NewCluster(t, 3, netrontest.Prepare(func(node *netron.Node) error {
+	cluster := netrontest.NewCluster(t, 3, once, netrontest.Prepare(func(node *netron.Node) error {
 		return node.AddTask("whoAreYou", func(context.Context) string { return node.ID() })
 	}))
 	for _, node := range cluster.Nodes[1:] {
@@ -83,7 +83,7 @@ func ExampleNode_Restart() {
 	ctx, t := context.Background(), new(exampleT) // in a test: t.Context() and t
 	defer t.end()
 
-	pair := netrontest.NewPair(t, netrontest.Prepare(func(node *netron.Node) error {
+	pair := netrontest.NewPair(t, once, netrontest.Prepare(func(node *netron.Node) error {
 		return node.Expose("greeter@1.0.0", Greeter{})
 	}))
 	pair.Server = pair.Server.Restart()
@@ -105,7 +105,7 @@ func ExampleLink_Refuse() {
 	ctx, t := context.Background(), new(exampleT) // in a test: t.Context() and t
 	defer t.end()
 
-	cluster := netrontest.NewCluster(t, 2)
+	cluster := netrontest.NewCluster(t, 2, once)
 	link := cluster.Link("node-1", "node-2")
 	link.Refuse()
 	_, err := cluster.Nodes[0].Dial(ctx, "node-2:8080")

@@ -68,7 +68,7 @@ func everywhere(t *testing.T, f func(t *testing.T)) {
 
 func TestPair(t *testing.T) {
 	everywhere(t, func(t *testing.T) {
-		pair := netrontest.NewPair(t, tasks)
+		pair := netrontest.NewPair(t, once, tasks)
 		wantName(t, pair.ToServer, "server")
 		wantName(t, pair.ToClient, "client")
 		var caller string
@@ -97,7 +97,7 @@ func TestBubblesSideBySide(t *testing.T) {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			t.Parallel()
 			everywhere(t, func(t *testing.T) {
-				pair := netrontest.NewPair(t, tasks)
+				pair := netrontest.NewPair(t, once, tasks)
 				for range 20 {
 					wantName(t, pair.ToServer, "server")
 					runtime.Gosched()
@@ -109,7 +109,7 @@ func TestBubblesSideBySide(t *testing.T) {
 
 func TestShutdownInBubble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		pair := netrontest.NewPair(t, tasks)
+		pair := netrontest.NewPair(t, once, tasks)
 		if err := pair.Server.Shutdown(t.Context()); err != nil {
 			t.Errorf("Shutdown = %v", err)
 		}
@@ -128,7 +128,7 @@ func TestShutdownInBubble(t *testing.T) {
 
 func TestCut(t *testing.T) {
 	everywhere(t, func(t *testing.T) {
-		pair := netrontest.NewPair(t, tasks)
+		pair := netrontest.NewPair(t, once, tasks)
 		failed := []<-chan error{wait(t, pair.ToServer), wait(t, pair.ToClient)}
 		wantName(t, pair.ToServer, "server") // so that the calls before it are on their way
 		wantName(t, pair.ToClient, "client")
@@ -149,7 +149,7 @@ func TestCut(t *testing.T) {
 
 func TestStall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		pair := netrontest.NewPair(t, tasks, netrontest.Configure(func(cfg *netron.Config) {
+		pair := netrontest.NewPair(t, once, tasks, netrontest.Configure(func(cfg *netron.Config) {
 			cfg.PingInterval, cfg.PingTimeout = 10*time.Second, 30*time.Second
 		}))
 		failed := []<-chan error{wait(t, pair.ToServer), wait(t, pair.ToClient)}
@@ -176,7 +176,7 @@ func TestStall(t *testing.T) {
 
 func TestStallHoldsDials(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		pair := netrontest.NewPair(t, tasks)
+		pair := netrontest.NewPair(t, once, tasks)
 		pair.Stall()
 		start := time.Now()
 		_, err := pair.Client.Dial(t.Context(), pair.Server.Addr())
@@ -200,7 +200,7 @@ func TestStallHoldsDials(t *testing.T) {
 // One end gives up during the silence; the other learns of it afterwards.
 func TestResumeTellsWhoWaited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		pair := netrontest.NewPair(t, tasks, netrontest.Configure(func(cfg *netron.Config) {
+		pair := netrontest.NewPair(t, once, tasks, netrontest.Configure(func(cfg *netron.Config) {
 			if cfg.ID == "server" {
 				cfg.PingInterval, cfg.PingTimeout = -1, -1
 			}
@@ -224,7 +224,7 @@ func TestResumeTellsWhoWaited(t *testing.T) {
 
 func TestDelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		pair := netrontest.NewPair(t, tasks)
+		pair := netrontest.NewPair(t, once, tasks)
 		took := func(what string, f func(), want time.Duration) {
 			t.Helper()
 			start := time.Now()
@@ -254,7 +254,7 @@ func TestDelay(t *testing.T) {
 
 func TestThrottle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		pair := netrontest.NewPair(t, tasks)
+		pair := netrontest.NewPair(t, once, tasks)
 		pair.Throttle(100_000)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
@@ -280,7 +280,7 @@ func TestThrottle(t *testing.T) {
 
 func TestRefuse(t *testing.T) {
 	everywhere(t, func(t *testing.T) {
-		pair := netrontest.NewPair(t, tasks)
+		pair := netrontest.NewPair(t, once, tasks)
 		pair.Refuse()
 		for _, d := range [][2]*netrontest.Node{{pair.Client, pair.Server}, {pair.Server, pair.Client}} {
 			if _, err := d[0].Dial(t.Context(), d[1].Addr()); !errors.Is(err, syscall.ECONNREFUSED) {
@@ -298,7 +298,7 @@ func TestRefuse(t *testing.T) {
 
 func TestCluster(t *testing.T) {
 	everywhere(t, func(t *testing.T) {
-		c := netrontest.NewCluster(t, 3, tasks)
+		c := netrontest.NewCluster(t, 3, once, tasks)
 		peers := make(map[[2]int]*netron.Peer)
 		for i, from := range c.Nodes {
 			for k, to := range c.Nodes {
@@ -329,7 +329,7 @@ func TestCluster(t *testing.T) {
 // Faults of the network hold for all links, and those of one link after them.
 func TestNetworkFaults(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := netrontest.NewCluster(t, 3, tasks)
+		c := netrontest.NewCluster(t, 3, once, tasks)
 		a, b, d := c.Nodes[0], c.Nodes[1], c.Nodes[2]
 		old := dial(t, a, b)
 		call := func(p *netron.Peer, want time.Duration) {
@@ -376,7 +376,7 @@ func TestNetworkFaults(t *testing.T) {
 
 func TestRestart(t *testing.T) {
 	everywhere(t, func(t *testing.T) {
-		c := netrontest.NewCluster(t, 2, tasks)
+		c := netrontest.NewCluster(t, 2, once, tasks)
 		a, b := c.Nodes[0], c.Nodes[1]
 		for range 3 {
 			p := dial(t, a, b)
