@@ -79,6 +79,7 @@ func newTaskTable(e *Endpoint) *taskTable {
 		taskQueryInterface:  e.runQueryInterface,
 		taskUnrefService:    e.runUnrefService,
 		taskInvalidateCache: e.runInvalidateCache,
+		taskAuthenticate:    e.runAuthenticate,
 	} {
 		m, err := newReflectMethod(name, reflect.ValueOf(fn), 0)
 		if err != nil {

@@ -16,6 +16,7 @@ const (
 	taskQueryInterface  = "query_interface"
 	taskUnrefService    = "unref_service"
 	taskInvalidateCache = "invalidate_cache"
+	taskAuthenticate    = "authenticate"
 )
 
 // handleTask serves TASK: an array of task name and arguments (protocol section
@@ -103,6 +104,29 @@ func (e *Endpoint) runQueryInterface(_ context.Context, qualified string) (codec
 // runUnrefService takes back a reference. Services with a name stay, whoever
 // refers to them (protocol section 6.8).
 func (e *Endpoint) runUnrefService(context.Context, *codec.Raw) {}
+
+// runAuthenticate tells who the peer is (protocol section 7.6).
+func (e *Endpoint) runAuthenticate(ctx context.Context, credentials *codec.Raw) (any, error) {
+	if e.cfg.Authenticate == nil {
+		return nil, &Error{Code: Unavailable, Message: "authentication is not configured"}
+	}
+	if credentials == nil {
+		return e.cfg.Authenticate(ctx, nil)
+	}
+	return e.cfg.Authenticate(ctx, *credentials)
+}
+
+// admit returns why a request is refused before anybody looks what it is for. Only
+// peers that connected to this side have to prove who they are.
+func (c *conn) admit(r *mux.Request) error {
+	if c.endpoint.cfg.Admit == nil || c.peer.connector || c.local {
+		return nil
+	}
+	if m, ok := r.Target.(*method); ok && m == c.endpoint.tasks.core[taskAuthenticate] {
+		return nil
+	}
+	return c.endpoint.cfg.Admit(c.peer)
+}
 
 // serviceNotFound is what a peer gets for a service that is not there.
 func serviceNotFound(qualified string) *Error {
