@@ -32,7 +32,7 @@ func (service) Who(ctx context.Context) string {
 }
 func (service) Write(context.Context) {}
 
-func newEndpoint(t *testing.T, cfg auth.Config, opts ...rpc.ExposeOption) *rpc.Endpoint {
+func newEndpoint(t *testing.T, cfg auth.Config) *rpc.Endpoint {
 	t.Helper()
 	c := rpc.Config{ID: "node", Logger: slog.New(slog.DiscardHandler)}
 	if cfg.Authenticator != nil {
@@ -52,7 +52,7 @@ func newEndpoint(t *testing.T, cfg auth.Config, opts ...rpc.ExposeOption) *rpc.E
 			t.Error(err)
 		}
 	})
-	if err := e.Expose("service@1.0.0", service{}, opts...); err != nil {
+	if err := e.Expose("service@1.0.0", service{}); err != nil {
 		t.Fatal(err)
 	}
 	return e
