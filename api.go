@@ -32,6 +32,10 @@ type (
 	Handler = rpc.Handler
 	// Middleware wraps a [Handler].
 	Middleware = rpc.Middleware
+	// State says how a peer is connected.
+	State = rpc.State
+	// StateEvent is a change of it.
+	StateEvent = rpc.StateEvent
 	// ExposeOption changes how [Node.Expose] reads a Go value.
 	ExposeOption = rpc.ExposeOption
 	// TaskOption changes how [Node.AddTask] adds a task.
@@ -67,6 +71,15 @@ const (
 	Unauthenticated    = rpc.Unauthenticated
 )
 
+// The states of a peer. See [rpc.State].
+const (
+	StateConnecting   = rpc.StateConnecting
+	StateConnected    = rpc.StateConnected
+	StateReconnecting = rpc.StateReconnecting
+	StateDraining     = rpc.StateDraining
+	StateClosed       = rpc.StateClosed
+)
+
 // Driver is a way to drive connections.
 type Driver = engine.Driver
 
@@ -82,6 +95,16 @@ func ParseDriver(name string) (Driver, error) { return engine.ParseDriver(name) 
 
 // NewService returns a service without methods; add them with [rpc.Handle].
 func NewService(name, version string) *Service { return rpc.NewService(name, version) }
+
+// NewServiceOf builds a service from a Go value, as [Node.Expose] does, without exposing
+// it: for a method that returns it. See [rpc.NewServiceOf].
+func NewServiceOf(qualified string, value any, opts ...ExposeOption) (*Service, error) {
+	return rpc.NewServiceOf(qualified, value, opts...)
+}
+
+// Func adds a function, whose first parameter is a context, to a service as a method.
+// See [rpc.Func].
+func Func(s *Service, name string, fn any) { rpc.Func(s, name, fn) }
 
 // Name gives a Go method a name of its own choice on the wire.
 func Name(goMethod, wireName string) ExposeOption { return rpc.Name(goMethod, wireName) }
@@ -152,6 +175,18 @@ func WithAnswerHeader(ctx context.Context, h *Header) context.Context {
 
 // WithUser returns a context that carries who the caller is. See [rpc.WithUser].
 func WithUser(ctx context.Context, user any) context.Context { return rpc.WithUser(ctx, user) }
+
+// Idempotent returns a context for calls that may be served twice without harm: those
+// that are lost with their connection are made again. See [rpc.Idempotent].
+func Idempotent(ctx context.Context) context.Context { return rpc.Idempotent(ctx) }
+
+// RetryUnsent returns a context for calls that are made again if they were surely not
+// served. See [rpc.RetryUnsent].
+func RetryUnsent(ctx context.Context) context.Context { return rpc.RetryUnsent(ctx) }
+
+// WasSent tells from the error of a call whether its request may have reached the peer.
+// See [rpc.WasSent].
+func WasSent(err error) (sent, known bool) { return rpc.WasSent(err) }
 
 // UserFrom returns who the caller of a request is, nil if nobody found out.
 func UserFrom(ctx context.Context) any { return rpc.UserFrom(ctx) }

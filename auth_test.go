@@ -70,7 +70,7 @@ func TestAuthRequired(t *testing.T) {
 	if err := p.RunTask(t.Context(), "no such task", nil); netron.CodeOf(err) != netron.NotFound {
 		t.Errorf("a task after authentication: %v, want not found", err)
 	}
-	late := dial(t, url)
+	late := dial(t, url, netron.DialReconnect(0, -1))
 	select {
 	case <-late.Done():
 	case <-time.After(10 * time.Second):

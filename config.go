@@ -49,8 +49,20 @@ type Config struct {
 	// ends, and the caller gets an error of code [DeadlineExceeded] even if the task
 	// goes on. [TaskLimit] overrides it for a task. Default 5 s.
 	TaskTimeout time.Duration
-	// ConnectTimeout limits [Node.Dial] as a whole. Default 5 s.
+	// ConnectTimeout limits each attempt to connect to an address. Default 5 s.
 	ConnectTimeout time.Duration
+	// ReconnectDelay is the longest time before a dialled peer that has lost its
+	// connection is dialled again; it doubles with each attempt up to MaxReconnectDelay,
+	// and the time itself is random. Defaults 250 ms and 30 s.
+	ReconnectDelay    time.Duration
+	MaxReconnectDelay time.Duration
+	// MaxReconnectAttempts is after how many failures in a row a dialled peer is given
+	// up. Losing a connection within 10 s counts as one. Default none; a negative number
+	// means that peers do not reconnect at all.
+	MaxReconnectAttempts int
+	// OfflineCalls is how many calls may wait while a dialled peer is being dialled
+	// again, each no longer than its own time limit; others fail at once. Default 0.
+	OfflineCalls int
 	// HandshakeTimeout limits each step of an incoming connection until its peer
 	// is known: TLS and upgrade together, then the exchange of ids. Default 10 s.
 	HandshakeTimeout time.Duration
@@ -95,6 +107,12 @@ type Config struct {
 	// Defaults 1 MiB and 65,536.
 	MaxQueueBytes   int
 	MaxQueuePackets int
+	// MaxReferences limits the services that a peer may hold which methods returned to
+	// it. Default 10,000.
+	MaxReferences int
+	// MaxExposedServices is how many services a peer may expose here for all other
+	// peers, see [rpc.Peer.Publish]. Default none; negative means any number.
+	MaxExposedServices int
 	// MaxConns and MaxConnsPerAddr limit the incoming connections in all and per
 	// remote address. Default none.
 	MaxConns        int
@@ -166,20 +184,23 @@ func (c *Config) engine() engine.Config {
 // rpc returns the part of the configuration that the services need.
 func (c *Config) rpc(ctx context.Context) rpc.Config {
 	return rpc.Config{
-		ID:               c.ID,
-		CallTimeout:      c.CallTimeout,
-		TaskTimeout:      c.TaskTimeout,
-		TaskOverwrite:    c.TaskOverwrite,
-		HandshakeTimeout: c.HandshakeTimeout,
-		MaxMessageBytes:  c.MaxMessageBytes,
-		Limits:           codec.Limits{Depth: c.MaxDepth, DecodedBytes: c.MaxDecodedBytes, BigIntDigits: c.MaxBigIntDigits},
-		MaxRequests:      c.MaxRequests,
-		MaxRequestBytes:  c.MaxRequestBytes,
-		MaxQueueBytes:    c.MaxQueueBytes,
-		MaxQueuePackets:  c.MaxQueuePackets,
-		Workers:          c.Workers,
-		WorkerBytes:      c.WorkerBytes,
-		Logger:           c.logger(),
-		Context:          ctx,
+		ID:                 c.ID,
+		CallTimeout:        c.CallTimeout,
+		TaskTimeout:        c.TaskTimeout,
+		TaskOverwrite:      c.TaskOverwrite,
+		HandshakeTimeout:   c.HandshakeTimeout,
+		MaxMessageBytes:    c.MaxMessageBytes,
+		Limits:             codec.Limits{Depth: c.MaxDepth, DecodedBytes: c.MaxDecodedBytes, BigIntDigits: c.MaxBigIntDigits},
+		MaxRequests:        c.MaxRequests,
+		MaxRequestBytes:    c.MaxRequestBytes,
+		MaxQueueBytes:      c.MaxQueueBytes,
+		MaxQueuePackets:    c.MaxQueuePackets,
+		Workers:            c.Workers,
+		WorkerBytes:        c.WorkerBytes,
+		MaxReferences:      c.MaxReferences,
+		MaxExposedServices: c.MaxExposedServices,
+		OfflineCalls:       c.OfflineCalls,
+		Logger:             c.logger(),
+		Context:            ctx,
 	}
 }

@@ -7,17 +7,26 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"time"
 
 	"github.com/d-e-v-grid/netron/engine"
 	"github.com/d-e-v-grid/netron/mux"
+	"github.com/d-e-v-grid/netron/rpc"
 )
 
 // DialOption changes one [Node.Dial].
-type DialOption func(*engine.DialConfig)
+type DialOption func(*dialSettings)
+
+// dialSettings is what the options of one Dial change.
+type dialSettings struct {
+	engine.DialConfig
+	urls   []string
+	redial rpc.Redial
+}
 
 // DialHeader adds a header to the upgrade request, for example Authorization.
 func DialHeader(key, value string) DialOption {
-	return func(c *engine.DialConfig) { c.Header.Add(key, value) }
+	return func(c *dialSettings) { c.Header.Add(key, value) }
 }
 
 // DialToken shows a bearer token in the upgrade request. A peer that does not accept it
@@ -26,13 +35,13 @@ func DialToken(token string) DialOption { return DialHeader("Authorization", "Be
 
 // DialTLS sets the TLS configuration for wss:// in place of Config.TLS.
 func DialTLS(cfg *tls.Config) DialOption {
-	return func(c *engine.DialConfig) { c.TLS = cfg }
+	return func(c *dialSettings) { c.TLS = cfg }
 }
 
 // DialNet replaces the dialling of the socket, for proxies, Unix sockets and
 // connections in memory.
 func DialNet(dial func(ctx context.Context, network, addr string) (net.Conn, error)) DialOption {
-	return func(c *engine.DialConfig) { c.NetDial = dial }
+	return func(c *dialSettings) { c.NetDial = dial }
 }
 
 // DialDriver chooses what drives the connection. Default is [DriverStd], which has
@@ -40,36 +49,69 @@ func DialNet(dial func(ctx context.Context, network, addr string) (net.Conn, err
 // callbacks and with very many connections. It is a wish: wss:// and connections of
 // a kind of their own have DriverStd.
 func DialDriver(d Driver) DialOption {
-	return func(c *engine.DialConfig) { c.Driver = d }
+	return func(c *dialSettings) { c.Driver = d }
+}
+
+// DialReconnect sets Config.ReconnectDelay and Config.MaxReconnectAttempts for one peer.
+func DialReconnect(delay time.Duration, maxAttempts int) DialOption {
+	return func(s *dialSettings) { s.redial.Delay, s.redial.MaxAttempts = delay, maxAttempts }
+}
+
+// DialAlso gives further addresses of the same peer. Dial tries each once; each attempt
+// to reconnect takes the one behind that of the last.
+func DialAlso(urls ...string) DialOption {
+	return func(s *dialSettings) { s.urls = append(s.urls, urls...) }
 }
 
 // Dial connects to a peer and returns when it is ready for calls. url is ws://,
 // wss://, or a bare host:port, which means ws://.
 //
-// ctx and Config.ConnectTimeout limit the dialling alone; the connection lives
-// until [Peer.Close], the loss of the connection, or the end of the node. A dial
-// under way when the node is closed returns an error wrapping [ErrClosed].
+// The peer lives until [Peer.Close] or the end of the node. When it loses its connection
+// it is dialled again, see Config.ReconnectDelay and [Peer.OnState]: calls under way fail
+// with an error of code [Unavailable], as do those made until it is back, unless their
+// context says otherwise, see [Idempotent] and Config.OfflineCalls. Stubs stay good.
+//
+// If it cannot be connected to now Dial returns the error, and does not try again. ctx and
+// Config.ConnectTimeout limit this alone. A dial under way when the node is closed returns
+// an error wrapping [ErrClosed].
 func (n *Node) Dial(ctx context.Context, url string, opts ...DialOption) (*Peer, error) {
 	if err := n.beginDial(); err != nil {
 		return nil, err
 	}
 	defer n.wg.Done()
+	settings := n.dialSettings(url, opts)
+	var p *Peer
+	settings.redial.Dial = func(ctx context.Context, attempt int) error {
+		return n.connect(ctx, p, settings.urls[attempt%len(settings.urls)], &settings.DialConfig)
+	}
+	p = n.endpoint.NewDialled(settings.redial)
+	if err := p.Connect(ctx, len(settings.urls)); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// connect gives a peer a connection.
+func (n *Node) connect(ctx context.Context, p *Peer, url string, cfg *engine.DialConfig) error {
+	if err := n.beginDial(); err != nil {
+		return err
+	}
+	defer n.wg.Done()
 	ctx, cancel := n.dialContext(ctx)
 	defer cancel()
-	c, err := engine.Dial(ctx, url, n.dialConfig(opts))
+	c, err := engine.Dial(ctx, url, cfg)
 	if err != nil {
-		return nil, n.dialError(url, err)
+		return n.dialError(url, err)
 	}
-	p := n.endpoint.NewPeer(true)
 	s := n.endpoint.Bind(p, c, mux.Hint{})
 	n.track(c)
 	c.Start(s)
 	s.Begin()
-	if err := p.WaitReady(ctx); err != nil {
+	if err := p.Adopt(ctx); err != nil {
 		_ = c.Close() // always nil
-		return nil, n.dialError(url, err)
+		return n.dialError(url, err)
 	}
-	return p, nil
+	return nil
 }
 
 // dialError wraps why a dial failed. When the node has been closed meanwhile that
@@ -97,8 +139,12 @@ func (n *Node) dialContext(ctx context.Context) (context.Context, context.Cancel
 	}
 }
 
-func (n *Node) dialConfig(opts []DialOption) *engine.DialConfig {
-	cfg := &engine.DialConfig{Config: n.cfg.engine(), Header: make(http.Header), Query: url.Values{queryID: {n.cfg.ID}}}
+func (n *Node) dialSettings(target string, opts []DialOption) *dialSettings {
+	cfg := &dialSettings{
+		DialConfig: engine.DialConfig{Config: n.cfg.engine(), Header: make(http.Header), Query: url.Values{queryID: {n.cfg.ID}}},
+		urls:       []string{target},
+		redial:     rpc.Redial{Delay: n.cfg.ReconnectDelay, MaxDelay: n.cfg.MaxReconnectDelay, MaxAttempts: n.cfg.MaxReconnectAttempts},
+	}
 	cfg.Driver = DriverAuto // Config.Driver is that of incoming connections
 	cfg.Header.Set(headerID, n.cfg.ID)
 	cfg.Header.Set(headerVersion, protocolVersion)

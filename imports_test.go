@@ -69,7 +69,7 @@ var layers = map[string]layer{
 		deps: []string{"github.com/google/uuid"},
 	},
 
-	"netrontest":    {own: []string{"", "internal/memlink"}},
+	"netrontest":    {own: []string{"", "internal/memlink"}}, // what users can do, over links that fail on demand
 	"internal/demo": {own: []string{"", "rpc", "stream", "pubsub", "discover", "codec"}},
 	"bench":         {own: []string{anything}, deps: []string{anything}},
 	"fuzz":          {own: []string{anything}},
@@ -169,6 +169,9 @@ func TestImportRules(t *testing.T) {
 		{"cmd/netron", modulePath, false, true},
 		{"cmd/netron", modulePath + "/mux", false, false},
 		{"bench", modulePath + "/engine", false, true},
+		{"netrontest", modulePath + "/internal/memlink", false, true},
+		{"netrontest", modulePath + "/engine", false, false},
+		{"netrontest", modulePath + "/engine", true, true},
 		{"pubsub", modulePath + "/rpc", false, false},
 		{"rpc", modulePath + "/pubsub", false, false},
 	} {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,9 +15,8 @@ import (
 	"github.com/d-e-v-grid/netron/internal/tspeer"
 )
 
-// notYet are the abilities that the conversations of this test must not need. The
-// one with a service of the client reads a property of it, too.
-const notYet = tspeer.Streams | tspeer.Events | tspeer.Properties | tspeer.Nested | tspeer.RemoteExposure | tspeer.ClientServices
+// notYet are the abilities that the conversations of this test must not need.
+const notYet = tspeer.Streams | tspeer.Events
 
 // conversations calls f for each recorded conversation that keep selects by its
 // client and what it needs, with each driver.
@@ -51,16 +51,84 @@ func conversations(t *testing.T, keep func(client string, needs tspeer.Features)
 
 // serveHost returns the address of a node that is what the recorded server was:
 // the reference service, and tasks that turn to the client.
-func serveHost(t *testing.T, driver netron.Driver) string {
+func serveHost(t *testing.T, cfg netron.Config) string {
 	t.Helper()
-	n, url := serve(t, netron.Config{Driver: driver})
-	err := n.AddTask("ask", func(ctx context.Context, name string, args ...codec.Raw) (result codec.Raw, err error) {
-		return result, netron.PeerFrom(ctx).RunTask(ctx, name, &result, values(args)...)
-	})
+	n, url := serve(t, cfg)
+	var mu sync.Mutex
+	stubs := map[string]*netron.Stub{} // of clients, which are asked once for each service
+	stub := func(ctx context.Context, service string) (*netron.Stub, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		peer := netron.PeerFrom(ctx)
+		key := fmt.Sprintf("%p %s", peer, service)
+		if s := stubs[key]; s != nil {
+			return s, nil
+		}
+		s, err := peer.Service(ctx, service)
+		if err == nil {
+			stubs[key] = s
+		}
+		return s, err
+	}
+	for name, fn := range map[string]any{
+		"ask": func(ctx context.Context, name string, args ...codec.Raw) (result codec.Raw, err error) {
+			return result, netron.PeerFrom(ctx).RunTask(ctx, name, &result, values(args)...)
+		},
+		"askService": func(ctx context.Context, service, method string, args ...codec.Raw) (result codec.Raw, err error) {
+			s, err := stub(ctx, service)
+			if err != nil {
+				return nil, err
+			}
+			return result, s.Call(ctx, method, &result, values(args)...)
+		},
+		"askProperty": func(ctx context.Context, service, property string) (result codec.Raw, err error) {
+			s, err := stub(ctx, service)
+			if err != nil {
+				return nil, err
+			}
+			return result, s.Get(ctx, property, &result)
+		},
+		"callExposed": func(ctx context.Context, service, method string, args ...codec.Raw) (result codec.Raw, err error) {
+			s, err := n.Local().Service(ctx, service)
+			if err != nil {
+				return nil, err
+			}
+			return result, s.Call(ctx, method, &result, values(args)...)
+		},
+	} {
+		if err := n.AddTask(name, fn); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return strings.TrimPrefix(url, "ws://")
+}
+
+// hostConfig returns the configuration of the recorded server.
+func hostConfig(c *tspeer.Conversation, driver netron.Driver) netron.Config {
+	cfg := netron.Config{Driver: driver}
+	if c.Name == "remote-exposure" {
+		cfg.MaxExposedServices = 10
+	}
+	return cfg
+}
+
+// clock is the service of the recorded clients.
+type clock struct {
+	Zone string `netron:"zone,readonly"`
+}
+
+func newClock(t *testing.T) *netron.Service {
+	t.Helper()
+	s, err := netron.NewServiceOf("clock@1.0.0", &clock{Zone: "UTC"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return strings.TrimPrefix(url, "ws://")
+	return s
+}
+
+func (*clock) Tick(_ context.Context, n float64) float64 { return n + 1 }
+func (*clock) Broken(context.Context) error {
+	return &netron.Error{Message: "client method failed", Fields: map[string]any{"code": "E_CLOCK"}}
 }
 
 func values(args []codec.Raw) []any {
@@ -77,7 +145,7 @@ func TestRecordedClients(t *testing.T) {
 	conversations(t, keep, func(t *testing.T, c *tspeer.Conversation, driver netron.Driver) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		report, err := c.ReplayClient(ctx, tspeer.Dial("tcp", serveHost(t, driver)))
+		report, err := c.ReplayClient(ctx, tspeer.Dial("tcp", serveHost(t, hostConfig(c, driver))))
 		if err != nil {
 			t.Errorf("%v", err)
 		}
@@ -114,9 +182,9 @@ func TestRecordedServers(t *testing.T) {
 			t.Log(report)
 			served <- err
 		}()
-		program := &program{t: t, driver: driver, url: ln.Addr().String(), peers: map[int]*netron.Peer{}, stubs: map[string]*netron.Stub{}}
+		program := &program{t: t, driver: driver, url: ln.Addr().String(), peers: map[int]*netron.Peer{}, stubs: map[string]*netron.Stub{}, nested: map[int]*netron.Stub{}}
 		for i := range calls {
-			program.perform(ctx, &calls[i])
+			program.perform(ctx, i, &calls[i])
 		}
 		for _, p := range program.peers {
 			if err := p.Close(); err != nil {
@@ -136,9 +204,24 @@ type program struct {
 	url    string
 	peers  map[int]*netron.Peer
 	stubs  map[string]*netron.Stub // by connection and service
+	nested map[int]*netron.Stub    // by the call that returned it
 }
 
-func (p *program) perform(ctx context.Context, c *tspeer.Call) {
+// stub returns the service that a call is about.
+func (p *program) stub(c *tspeer.Call) *netron.Stub {
+	p.t.Helper()
+	stub := p.stubs[fmt.Sprint(c.Conn, c.Service)]
+	if c.Of >= 0 {
+		stub = p.nested[c.Of]
+	}
+	if stub == nil {
+		p.t.Fatalf("%s of %s, call %d, on connection %d, which was not asked for", c.Name, c.Service, c.Of, c.Conn)
+	}
+	return stub
+}
+
+// perform makes call i of the program.
+func (p *program) perform(ctx context.Context, i int, c *tspeer.Call) {
 	p.t.Helper()
 	peer := p.peers[c.Conn]
 	if peer == nil {
@@ -157,11 +240,29 @@ func (p *program) perform(ctx context.Context, c *tspeer.Call) {
 			p.stubs[fmt.Sprint(c.Conn, c.Service)] = stub
 		}
 	case tspeer.OpCall:
-		stub := p.stubs[fmt.Sprint(c.Conn, c.Service)]
-		if stub == nil {
-			p.t.Fatalf("%s of %s on connection %d, which was not asked for", c.Name, c.Service, c.Conn)
+		if _, ok := c.Result.(*tspeer.Definition); ok {
+			var stub *netron.Stub
+			if err := p.stub(c).Call(ctx, c.Name, &stub, p.arguments(c.Args)...); err != nil || stub.Name() != "inner" || stub.Version() != "1.0.0" {
+				p.t.Fatalf("%s = %v, %v, want a service inner@1.0.0", c.Name, stub, err)
+			}
+			p.nested[i] = stub
+			return
 		}
-		err = stub.Call(ctx, c.Name, &result, p.arguments(c.Args)...)
+		err = p.stub(c).Call(ctx, c.Name, &result, p.arguments(c.Args)...)
+	case tspeer.OpGet:
+		err = p.stub(c).Get(ctx, c.Name, &result)
+	case tspeer.OpSet:
+		result = codec.AppendUndefined(nil)
+		err = p.stub(c).Set(ctx, c.Name, p.arguments(c.Args)[0])
+	case tspeer.OpRelease:
+		result = codec.AppendUndefined(nil)
+		err = p.stub(c).Release(ctx)
+	case tspeer.OpExpose:
+		p.published(c, peer.Publish(ctx, newClock(p.t)))
+		return
+	case tspeer.OpUnexpose:
+		p.published(c, peer.Unpublish(ctx, "clock@1.0.0"))
+		return
 	case tspeer.OpTask:
 		err = peer.RunTask(ctx, c.Name, &result, p.arguments(c.Args)...)
 	default:
@@ -170,7 +271,22 @@ func (p *program) perform(ctx context.Context, c *tspeer.Call) {
 	p.check(c, result, err)
 }
 
-// newNode returns a node with the tasks of the recorded clients.
+// published checks the outcome of publishing a service, or of taking it back. What was
+// never published is not asked to be taken back.
+func (p *program) published(c *tspeer.Call, err error) {
+	p.t.Helper()
+	want := netron.Code(0)
+	if c.Failure != nil {
+		if want = netron.PermissionDenied; c.Op == tspeer.OpUnexpose {
+			want = netron.NotFound
+		}
+	}
+	if netron.CodeOf(err) != want {
+		p.t.Errorf("%s = %v, want code %v", c.Op, err, want)
+	}
+}
+
+// newNode returns a node with the tasks and the service of the recorded clients.
 func (p *program) newNode() *netron.Node {
 	p.t.Helper()
 	n := newNode(p.t, netron.Config{ConnectTimeout: time.Minute})
@@ -184,6 +300,9 @@ func (p *program) newNode() *netron.Node {
 		if err := n.AddTask(name, fn); err != nil {
 			p.t.Fatal(err)
 		}
+	}
+	if err := n.ExposeService(newClock(p.t)); err != nil {
+		p.t.Fatal(err)
 	}
 	return n
 }
@@ -259,7 +378,7 @@ func (p *program) check(c *tspeer.Call, result codec.Raw, err error) {
 func TestOldClient(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	nc, err := net.Dial("tcp", serveHost(t, netron.DriverAuto))
+	nc, err := net.Dial("tcp", serveHost(t, netron.Config{}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,7 +31,7 @@ import (
 func memoryPair(t *testing.T, server netron.Config) (p *netron.Peer, near, far *memlink.Conn) {
 	t.Helper()
 	ln := &capture{Listener: memlink.Listen("server"), c: make(chan *memlink.Conn, 1)}
-	sn, cn := newNode(t, server), newNode(t, netron.Config{})
+	sn, cn := newNode(t, server), newNode(t, netron.Config{MaxReconnectAttempts: -1})
 	if err := demo.Expose(sn); err != nil {
 		t.Fatal(err)
 	}
@@ -297,7 +297,7 @@ func TestEndingsLeaveNothing(t *testing.T) {
 			server, url := serve(t, netron.Config{Driver: driver})
 			exposeEndings(t, server)
 			addr := strings.TrimPrefix(url, "ws://")
-			client := newNode(t, netron.Config{CallTimeout: 20 * time.Millisecond})
+			client := newNode(t, netron.Config{CallTimeout: 20 * time.Millisecond, MaxReconnectAttempts: -1})
 			end := func(kind endingKind) {
 				p, nc, err := dialSocket(t.Context(), client, addr)
 				if err != nil {
@@ -335,7 +335,7 @@ func TestSoak(t *testing.T) {
 	server, url := serve(t, netron.Config{Driver: netron.DriverEpoll})
 	exposeEndings(t, server)
 	addr := strings.TrimPrefix(url, "ws://")
-	client := newNode(t, netron.Config{CallTimeout: 2 * time.Second})
+	client := newNode(t, netron.Config{CallTimeout: 2 * time.Second, MaxReconnectAttempts: -1})
 	names := slices.Sorted(maps.Keys(endingKinds))
 	var ended, called atomic.Int64
 	session := func(ctx context.Context, rng *rand.Rand) error {

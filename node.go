@@ -41,12 +41,13 @@ type Node struct {
 	cancel   context.CancelCauseFunc
 
 	mu       sync.Mutex
-	listener net.Listener              // of Config.Addr; guarded by mu
-	serving  bool                      // Serve was called; guarded by mu
-	dialled  map[*engine.Conn]struct{} // guarded by mu
-	closing  bool                      // guarded by mu
-	wg       sync.WaitGroup            // dials under way
-	ended    chan struct{}             // closed when the node has ended
+	listener net.Listener                  // of Config.Addr; guarded by mu
+	serving  bool                          // Serve was called; guarded by mu
+	dialled  map[*engine.Conn]struct{}     // guarded by mu
+	closing  bool                          // guarded by mu
+	atEnd    []func(context.Context) error // of OnShutdown; guarded by mu
+	wg       sync.WaitGroup                // dials under way
+	ended    chan struct{}                 // closed when the node has ended
 	endOnce  sync.Once
 }
 
@@ -103,6 +104,9 @@ func (n *Node) Expose(qualified string, value any, opts ...ExposeOption) error {
 
 // ExposeService makes a service built with [NewService] callable by all peers.
 func (n *Node) ExposeService(s *Service) error { return n.endpoint.ExposeService(s) }
+
+// Conceal ends the exposure of a service. See [rpc.Endpoint.Conceal].
+func (n *Node) Conceal(qualified string) error { return n.endpoint.Conceal(qualified) }
 
 // AddTask offers a function, whose first parameter is a context, to all peers
 // under a name. The options [Overwrite] and [TaskLimit] say what happens when the name
@@ -199,11 +203,15 @@ func (n *Node) ServeListener(ctx context.Context, ln net.Listener) error {
 	go func() { failed <- n.server.Serve(ln) }()
 	select {
 	case err := <-failed:
-		if errors.Is(err, engine.ErrServerClosed) {
-			<-n.ended // so that a main which returns now cuts nothing off
-			return ErrClosed
+		if !errors.Is(err, engine.ErrServerClosed) {
+			return fmt.Errorf("netron: serve: %w", err)
 		}
-		return fmt.Errorf("netron: serve: %w", err)
+		select {
+		case <-n.ended: // so that a main which returns now cuts nothing off
+			return ErrClosed
+		case <-ctx.Done(): // after StopListening
+			failed <- err
+		}
 	case <-ctx.Done():
 	}
 	drain := context.WithoutCancel(ctx)
@@ -287,13 +295,13 @@ func (n *Node) begin(c *engine.Conn, hint mux.Hint, identity *auth.Identity) {
 }
 
 // Shutdown stops accepting, refuses new requests, waits until the running ones
-// have been answered or ctx ends, and then ends all connections of the node with
-// close code 1001. It returns ctx.Err() if requests were cut off. Of several calls
+// have been answered or ctx ends, calls the functions of [Node.OnShutdown], and ends all connections of the node with
+// close code 1001. It returns an error that wraps ctx.Err() if requests were cut off. Of several calls
 // the one whose ctx ends first decides. It must not be called from a handler or a
 // callback of [Stub.CallFunc].
 func (n *Node) Shutdown(ctx context.Context) error {
 	n.stop()
-	err := n.endpoint.Drain(ctx)
+	err := errors.Join(n.endpoint.Drain(ctx), n.runAtEnd(ctx))
 	// One handler that does not end in time is no reason to leave all peers without
 	// the close code.
 	if late := n.sayGoodbye(ctx); err == nil {
@@ -306,12 +314,9 @@ func (n *Node) Shutdown(ctx context.Context) error {
 func (n *Node) stop() {
 	n.mu.Lock()
 	n.closing = true
-	ln := n.listener
 	n.mu.Unlock()
-	n.server.StopAccepting()
-	if ln != nil {
-		_ = ln.Close() // it may never have been served
-	}
+	n.endpoint.StopReconnecting()
+	n.StopListening()
 }
 
 // sayGoodbye closes all connections in an orderly way and waits for their ends.

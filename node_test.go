@@ -49,6 +49,19 @@ func newNode(t testing.TB, cfg netron.Config) *netron.Node {
 func serve(t testing.TB, cfg netron.Config) (*netron.Node, string) {
 	t.Helper()
 	cfg.Addr = "127.0.0.1:0"
+	n := start(t, cfg)
+	return n, "ws://" + n.Addr()
+}
+
+// serveAt returns a node that listens on an address.
+func serveAt(t testing.TB, addr string) *netron.Node {
+	t.Helper()
+	return start(t, netron.Config{Addr: addr})
+}
+
+// start returns a listening node with the reference service.
+func start(t testing.TB, cfg netron.Config) *netron.Node {
+	t.Helper()
 	n := newNode(t, cfg)
 	if err := demo.Expose(n); err != nil {
 		t.Fatal(err)
@@ -67,7 +80,7 @@ func serve(t testing.TB, cfg netron.Config) (*netron.Node, string) {
 		cancel()
 		wg.Wait()
 	})
-	return n, "ws://" + n.Addr()
+	return n
 }
 
 // dial returns a peer, connected by a node of its own.
@@ -250,7 +263,7 @@ func TestDialErrors(t *testing.T) {
 
 func TestShutdown(t *testing.T) {
 	server, url := serve(t, netron.Config{})
-	p := dial(t, url)
+	p := dial(t, url, netron.DialReconnect(0, -1))
 	c := query(t, p)
 	type outcome struct {
 		v   any
@@ -302,7 +315,7 @@ func TestShutdown(t *testing.T) {
 
 func TestShutdownCutsOff(t *testing.T) {
 	server, url := serve(t, netron.Config{})
-	p := dial(t, url)
+	p := dial(t, url, netron.DialReconnect(0, -1))
 	started := make(chan struct{})
 	var cause atomic.Value
 	if err := server.AddTask("stuck", func(ctx context.Context) error {
@@ -359,7 +372,7 @@ func TestServeErrors(t *testing.T) {
 
 func TestLimitsOverTheNetwork(t *testing.T) {
 	_, url := serve(t, netron.Config{MaxMessageBytes: 100_000})
-	p := dial(t, url)
+	p := dial(t, url, netron.DialReconnect(0, -1))
 	c := query(t, p)
 	if _, err := c.Echo(t.Context(), make([]byte, 90_000)); err != nil {
 		t.Errorf("Echo within the limit = %v", err)

@@ -78,6 +78,9 @@ func (s *Session) NewCall() *Call {
 	return c
 }
 
+// Session returns the session that the call belongs to.
+func (c *Call) Session() *Session { return c.session }
+
 // Len returns the size of the packet so far, in bytes.
 func (c *Call) Len() int { return len(c.B) - c.payload + wire.HeaderLen }
 

@@ -139,6 +139,10 @@ func (s *Session) Drain(ctx context.Context) error {
 	}
 }
 
+// CanMeta reports whether requests and answers may carry a second value. It is false
+// until the handshake is done.
+func (s *Session) CanMeta() bool { return s.canMeta.Load() }
+
 // Inflight returns how many requests of the peer are being served.
 func (s *Session) Inflight() int { return int(s.inflight.Load()) }
 

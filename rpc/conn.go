@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/d-e-v-grid/netron/codec"
 	"github.com/d-e-v-grid/netron/mux"
 )
 
@@ -19,12 +20,16 @@ type conn struct {
 	peer     *Peer
 	session  *mux.Session
 	router   router
+	dead     bool // the session has ended; guarded by life.mu of the peer
 	local    bool // one of the ends of [Endpoint.Local], which are not among the endpoint's peers
 
 	ctx      *peerContext // the parent of what handlers run under
 	ownerCtx *peerContext // of those that run on the read owner
 
-	canMeta atomic.Bool // negotiated
+	canMeta atomic.Bool              // negotiated
+	info    atomic.Pointer[mux.Peer] // nil until the handshake is done
+
+	held holdings // what the peer got as results
 
 	// Requests that the peer has given up, and those that can be told. Most requests
 	// are in neither table: see [requestContext].
@@ -33,6 +38,9 @@ type conn struct {
 	running map[uint32]*requestContext // whose handlers wait for the end of their context; guarded by mu
 	marked  map[uint32]struct{}        // given up, and not found in running; guarded by mu
 	markAt  time.Time                  // when the last of them was; guarded by mu
+
+	legacyStubs map[string]int               // stubs to services that a 0.6 peer returned, by definition id; guarded by mu
+	abilities   map[string]*codec.Definition // of a 0.6 peer, by qualified name; guarded by mu
 }
 
 const (
@@ -77,29 +85,41 @@ func (c *conn) config(hint mux.Hint) mux.Config {
 	}
 }
 
-// attach gives the connection its session, and the peer the connection. The session
-// must not have begun.
+// attach gives the connection its session, and the peer the connection unless it has
+// to wait for [Peer.Adopt]. The session must not have begun.
 func (c *conn) attach(s *mux.Session) {
 	c.session = s
-	c.ctx = &peerContext{Context: s.Context(), peer: c.peer}
-	c.ownerCtx = &peerContext{Context: s.OwnerContext(s.Context()), peer: c.peer}
-	c.peer.conn.Store(c)
+	c.ctx = &peerContext{Context: s.Context(), conn: c}
+	c.ownerCtx = &peerContext{Context: s.OwnerContext(s.Context()), conn: c}
+	c.peer.attached(c)
 }
 
 // ready is called when the handshake is done.
 func (c *conn) ready(s *mux.Session, info mux.Peer) {
 	c.canMeta.Store(info.Has(mux.FeatureMeta))
+	c.info.Store(&info)
 	c.peer.info.Store(&info)
 	if !c.local {
 		c.endpoint.add(s, c.peer, info)
 	}
+	c.peer.becameReady()
 }
 
 // ended is called when the session has ended.
-func (c *conn) ended(*mux.Session, error) {
-	if !c.local {
-		c.endpoint.remove(c.peer)
+func (c *conn) ended(_ *mux.Session, err error) {
+	c.giveBack()
+	if info := c.info.Load(); info != nil && !c.local {
+		c.endpoint.remove(c.peer, info.ID)
 	}
+	c.peer.lost(c, err)
+}
+
+// kind says which software the peer is, zero before the handshake is done.
+func (c *conn) kind() mux.Kind {
+	if info := c.info.Load(); info != nil {
+		return info.Kind
+	}
+	return 0
 }
 
 // cancel is told that the peer has given up a request. It may be any: finished,

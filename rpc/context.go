@@ -13,11 +13,12 @@ import (
 // when the connection does.
 type peerContext struct {
 	context.Context //nolint:containedctx // it is one
-	peer            *Peer
+	conn            *conn
 }
 
 type (
 	peerKey    struct{}
+	connKey    struct{} // of the *conn
 	userKey    struct{}
 	requestKey struct{} // of the *requestContext
 )
@@ -26,9 +27,11 @@ type (
 func (c *peerContext) Value(key any) any {
 	switch key {
 	case peerKey{}:
-		return c.peer
+		return c.conn.peer
+	case connKey{}:
+		return c.conn
 	case userKey{}:
-		return c.peer.User()
+		return c.conn.peer.User()
 	}
 	return c.Context.Value(key)
 }
@@ -143,6 +146,8 @@ func (r *requestContext) Value(key any) any {
 	switch key {
 	case peerKey{}:
 		return r.conn.peer
+	case connKey{}:
+		return r.conn
 	case userKey{}:
 		return r.conn.peer.User()
 	case requestKey{}:
@@ -159,6 +164,12 @@ func (r *requestContext) Value(key any) any {
 func PeerFrom(ctx context.Context) *Peer {
 	p, _ := ctx.Value(peerKey{}).(*Peer)
 	return p
+}
+
+// connFrom returns the connection whose request is being served under ctx, or nil.
+func connFrom(ctx context.Context) *conn {
+	c, _ := ctx.Value(connKey{}).(*conn)
+	return c
 }
 
 // WithUser returns a context that carries who the caller is, for what runs below a

@@ -195,7 +195,10 @@ func (c *conn) handleMemberMap(ctx context.Context, t wire.Type, d *codec.Decode
 
 // invoke finds the member and uses it. n values follow at d.
 func (c *conn) invoke(ctx context.Context, t wire.Type, id, name []byte, d *codec.Decoder, n int, dst []byte) ([]byte, error) {
-	e := c.endpoint.services.byDefinition(id)
+	e := c.find(id)
+	if e == nil {
+		e = c.await(ctx, id)
+	}
 	if e == nil {
 		return dst, definitionNotFound(id)
 	}

@@ -64,8 +64,22 @@ type Config struct {
 	// An error is the answer. It must not block. Nil admits all.
 	Admit func(*Peer) error
 
+	// MaxReferences limits the services that a peer may hold which methods returned to
+	// it: a method that returns one more fails. Default 10,000.
+	MaxReferences int
+
+	// MaxExposedServices is how many services a peer may expose here, for all other
+	// peers: see [Peer.Publish]. Default none: peers that try get an error of code
+	// [PermissionDenied]. Negative means any number.
+	MaxExposedServices int
+
 	// Logger receives rare events. Nil means [slog.Default].
 	Logger *slog.Logger
+
+	// OfflineCalls is how many calls of one peer may wait while it has no connection
+	// and is being dialled again. The others fail at once with an error of code
+	// [Unavailable], as all do by default.
+	OfflineCalls int
 
 	// Context is the parent of the contexts of all handlers. Nil means
 	// [context.Background].
@@ -76,6 +90,7 @@ const (
 	defaultCallTimeout     = 5 * time.Second
 	defaultTaskTimeout     = 5 * time.Second
 	defaultMaxMessageBytes = 16 << 20
+	defaultMaxReferences   = 10_000
 	workersGrace           = 10 * time.Second // for handlers that still run when the endpoint closes
 )
 
@@ -103,6 +118,13 @@ func (c *Config) maxMessageBytes() int {
 	return c.MaxMessageBytes
 }
 
+func (c *Config) maxReferences() int {
+	if c.MaxReferences == 0 {
+		return defaultMaxReferences
+	}
+	return max(c.MaxReferences, 0)
+}
+
 func (c *Config) logger() *slog.Logger {
 	if c.Logger == nil {
 		return slog.Default()
@@ -115,6 +137,7 @@ func (c *Config) logger() *slog.Logger {
 type Endpoint struct {
 	cfg      Config
 	services *registry
+	nested   nestedTable
 	tasks    *taskTable
 	use      atomic.Pointer[[]Middleware] // for the requests of peers
 	useOut   atomic.Pointer[[]Middleware] // for calls to peers
@@ -125,12 +148,18 @@ type Endpoint struct {
 	failed     []byte
 
 	mu     sync.Mutex
-	peers  map[*Peer]struct{} // whose handshake is done; guarded by mu
+	peers  map[*Peer]int      // how many connections of each have done their handshake; guarded by mu
 	byID   map[string][]*Peer // those that claim an id, the first of them first; guarded by mu
 	local  *Peer              // the calling end of the local pair; guarded by mu
 	served *Peer              // the other end; guarded by mu
 	drains bool               // Drain was called; guarded by mu
 	closed bool               // guarded by mu
+
+	// What keeps connections up, see reconnect.go.
+	redialCtx  context.Context //nolint:containedctx // ends when no connection is to be made any more
+	stopRedial context.CancelFunc
+	finished   bool           // no goroutine may begin any more; guarded by mu
+	wg         sync.WaitGroup // goroutines of peers
 }
 
 // NewEndpoint returns an endpoint without services. Close it when it is no
@@ -151,11 +180,12 @@ func NewEndpoint(cfg Config) (*Endpoint, error) {
 		services:   newRegistry(),
 		workers:    workers,
 		overloaded: appendError(nil, &Error{Code: ResourceExhausted, Message: "overloaded"}),
-		draining:   appendError(nil, &Error{Code: Unavailable, Message: "shutting down"}),
+		draining:   appendError(nil, &Error{Code: Unavailable, Message: messageDraining}),
 		failed:     appendError(nil, errInternal()),
-		peers:      make(map[*Peer]struct{}),
+		peers:      make(map[*Peer]int),
 		byID:       make(map[string][]*Peer),
 	}
+	e.redialCtx, e.stopRedial = context.WithCancel(context.Background())
 	e.tasks = newTaskTable(e)
 	return e, nil
 }
@@ -176,7 +206,16 @@ func (e *Endpoint) Expose(qualified string, value any, opts ...ExposeOption) err
 // ExposeService makes a service callable by all peers. It returns an error of
 // code [AlreadyExists] if its qualified name is taken or the service is exposed
 // already, and reports what went wrong while the service was built.
+//
+// A service need not be exposed to be reached: a method that returns a *Service hands
+// it to its caller, who calls it through a [Stub] until he releases it.
 func (e *Endpoint) ExposeService(s *Service) error { return e.services.expose(s, e.cfg.ID) }
+
+// Conceal ends the exposure of a service: name@version, or the name of one without a
+// version. Requests that are being served go on; for later ones the service is not
+// there, whatever the caller knows of it. It returns an error of code [NotFound] if
+// there is no such service. A service may be exposed again afterwards.
+func (e *Endpoint) Conceal(qualified string) error { return e.services.conceal(qualified) }
 
 // Services returns the qualified names of the exposed services, sorted.
 func (e *Endpoint) Services() []string {
@@ -191,12 +230,13 @@ func (e *Endpoint) Services() []string {
 // NewPeer returns a peer without a connection. Give it one with [Endpoint.Bind].
 // connector says that this side dials.
 func (e *Endpoint) NewPeer(connector bool) *Peer {
-	return &Peer{endpoint: e, connector: connector}
+	return newPeer(e, connector, nil)
 }
 
 // Bind returns the session that carries the peer over a new link. The owner of
 // the link starts it with the session as its handler, and then calls
-// [mux.Session.Begin]. A peer has one session at a time.
+// [mux.Session.Begin]. A peer has one session at a time, except for one made by
+// [Endpoint.NewDialled], which takes a new one by [Peer.Adopt].
 func (e *Endpoint) Bind(p *Peer, link mux.Link, hint mux.Hint) *mux.Session {
 	c := newConn(e, p)
 	s := mux.NewSession(link, c.config(hint))
@@ -216,18 +256,19 @@ func (e *Endpoint) add(s *mux.Session, p *Peer, info mux.Peer) {
 	if e.drains {
 		s.Refuse()
 	}
-	e.peers[p] = struct{}{}
+	e.peers[p]++
 	// A peer cannot take the id of a living one: it waits for its turn.
 	if info.ID != "" {
 		e.byID[info.ID] = append(e.byID[info.ID], p)
 	}
 }
 
-func (e *Endpoint) remove(p *Peer) {
+func (e *Endpoint) remove(p *Peer, id string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	delete(e.peers, p)
-	id := p.ID()
+	if e.peers[p]--; e.peers[p] == 0 {
+		delete(e.peers, p)
+	}
 	claims := e.byID[id]
 	if i := slices.Index(claims, p); i >= 0 {
 		claims = slices.Delete(claims, i, i+1)
@@ -312,9 +353,14 @@ func (e *Endpoint) Close() error {
 	e.closed = true
 	local := e.local
 	e.mu.Unlock()
+	e.stopRedial()
 	if local != nil {
 		local.link().Close(closeGoingAway, "")
 		<-local.link().Done()
 	}
+	e.mu.Lock()
+	e.finished = true
+	e.mu.Unlock()
+	e.wg.Wait()
 	return e.workers.Close(workersGrace)
 }

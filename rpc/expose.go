@@ -144,12 +144,17 @@ type shape struct {
 }
 
 // shapeOf reads the signature of a function whose first parameter is a context.
-func shapeOf(t reflect.Type) (shape, error) {
+// isService says which types are services, that have no form in the codec.
+func shapeOf(t reflect.Type, isService func(reflect.Type) bool) (shape, error) {
 	s := shape{variadic: t.IsVariadic()}
 	for i := 1; i < t.NumIn(); i++ {
 		p := t.In(i)
 		if s.variadic && i == t.NumIn()-1 {
 			p = p.Elem()
+		}
+		if isService(p) && (!s.variadic || i < t.NumIn()-1) {
+			s.params = append(s.params, p)
+			continue
 		}
 		if err := codec.Check(p); err != nil {
 			return s, fmt.Errorf("parameter %d: %w", i, err)
@@ -166,6 +171,9 @@ func shapeOf(t reflect.Type) (shape, error) {
 	}
 	if n == 1 {
 		s.result = t.Out(0)
+		if isService(s.result) {
+			return s, nil
+		}
 		if err := codec.Check(s.result); err != nil {
 			return s, fmt.Errorf("result: %w", err)
 		}
@@ -175,7 +183,7 @@ func shapeOf(t reflect.Type) (shape, error) {
 
 // newReflectMethod wraps a bound method value.
 func newReflectMethod(name string, fn reflect.Value, optional int) (*method, error) {
-	s, err := shapeOf(fn.Type())
+	s, err := shapeOf(fn.Type(), isService)
 	if err != nil {
 		return nil, err
 	}
@@ -207,6 +215,10 @@ func newReflectMethod(name string, fn reflect.Value, optional int) (*method, err
 						return dst, argumentsError(err)
 					}
 				}
+			case isService(s.params[i]):
+				if err := decodeService(ctx, d, arg); err != nil {
+					return dst, serviceArgumentError(name, i, err)
+				}
 			default:
 				if err := d.DecodeValue(arg); err != nil {
 					return dst, argumentError(name, i, err)
@@ -219,7 +231,7 @@ func newReflectMethod(name string, fn reflect.Value, optional int) (*method, err
 			if err := finishArguments(d, rest); err != nil {
 				return dst, err
 			}
-			return appendResults(dst, name, s, fn.Call(in))
+			return appendResults(ctx, dst, m, s, fn.Call(in))
 		}
 		list := reflect.New(fn.Type().In(1 + fixed)).Elem()
 		if rest > 0 {
@@ -230,7 +242,7 @@ func newReflectMethod(name string, fn reflect.Value, optional int) (*method, err
 		if err := finishArguments(d, 0); err != nil {
 			return dst, err
 		}
-		return appendResults(dst, name, s, fn.CallSlice(append(in, list)))
+		return appendResults(ctx, dst, m, s, fn.CallSlice(append(in, list)))
 	}
 	return m, nil
 }
@@ -240,7 +252,7 @@ func newReflectMethod(name string, fn reflect.Value, optional int) (*method, err
 func holdsUndefined(t reflect.Type) bool { return t.Kind() == reflect.Interface || t == rawType }
 
 // appendResults encodes what a method returned.
-func appendResults(dst []byte, name string, s shape, out []reflect.Value) ([]byte, error) {
+func appendResults(ctx context.Context, dst []byte, m *method, s shape, out []reflect.Value) ([]byte, error) {
 	if s.hasError {
 		if err, _ := reflect.TypeAssert[error](out[len(out)-1]); err != nil {
 			return dst, err
@@ -249,9 +261,12 @@ func appendResults(dst []byte, name string, s shape, out []reflect.Value) ([]byt
 	if s.result == nil {
 		return codec.AppendUndefined(dst), nil
 	}
+	if isService(s.result) {
+		return appendServiceResult(ctx, dst, m, out[0].Interface())
+	}
 	dst, err := codec.AppendValue(dst, out[0])
 	if err != nil {
-		return dst, resultError(name, err)
+		return dst, resultError(m.name, err)
 	}
 	return dst, nil
 }

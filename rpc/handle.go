@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/d-e-v-grid/netron/codec"
@@ -29,11 +31,67 @@ func Handle[A, R any](s *Service, name string, fn func(ctx context.Context, args
 			m.args = append(m.args, typeName(f.Type))
 		}
 	}
+	if hasService := slices.ContainsFunc(exportedTypes(t), isService); hasService || isService(reflect.TypeFor[R]()) {
+		reflected, err := newServiceMethod(name, fn)
+		if err != nil {
+			s.fail(fmt.Errorf("rpc: method %q of service %s: %w", name, s.QualifiedName(), err))
+			return
+		}
+		s.add(reflected)
+		return
+	}
 	m.invoke = newInvoke(name, fn, nil, nil)
 	if reflect.TypeFor[R]() == noResult {
 		m.result = typeName(nil)
 	}
 	s.add(m)
+}
+
+// exportedTypes returns the types of the exported fields of a struct.
+func exportedTypes(t reflect.Type) []reflect.Type {
+	var types []reflect.Type
+	for f := range t.Fields() {
+		if f.IsExported() {
+			types = append(types, f.Type)
+		}
+	}
+	return types
+}
+
+// newServiceMethod returns a method with a service among its arguments, or for a
+// result. It goes through reflection.
+func newServiceMethod[A, R any](name string, fn func(ctx context.Context, args *A) (R, error)) (*method, error) {
+	a := reflect.TypeFor[A]()
+	params, optional := []reflect.Type{contextType}, 0
+	var at []int
+	for i := range a.NumField() {
+		f := a.Field(i)
+		if !f.IsExported() {
+			continue
+		}
+		params, at = append(params, f.Type), append(at, i)
+		_, option, _ := strings.Cut(f.Tag.Get("msgpack"), ",")
+		if optional++; option != "omitempty" && f.Type.Kind() != reflect.Pointer {
+			optional = 0
+		}
+	}
+	results := []reflect.Type{reflect.TypeFor[R](), errorType}
+	if results[0] == noResult {
+		results = results[1:]
+	}
+	return newReflectMethod(name, reflect.MakeFunc(reflect.FuncOf(params, results, false), func(in []reflect.Value) []reflect.Value {
+		args := new(A)
+		for i, field := range at {
+			reflect.ValueOf(args).Elem().Field(field).Set(in[1+i])
+		}
+		ctx, _ := reflect.TypeAssert[context.Context](in[0])
+		result, err := fn(ctx, args)
+		out := []reflect.Value{reflect.ValueOf(&result).Elem(), reflect.New(errorType).Elem()}
+		if err != nil {
+			out[1].Set(reflect.ValueOf(err))
+		}
+		return out[2-len(results):]
+	}), optional)
 }
 
 // noResult is the type of a result that is none.

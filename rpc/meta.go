@@ -180,8 +180,8 @@ func (h Header) append(dst []byte, n int) []byte {
 // headers of ctx, and the time that is left.
 //
 // Protocol section 12.3.
-func (c *conn) appendMeta(ctx context.Context, call *mux.Call) error {
-	if !c.canMeta.Load() {
+func appendMeta(ctx context.Context, call *mux.Call) error {
+	if !call.Session().CanMeta() {
 		return nil
 	}
 	h := outgoing(ctx)

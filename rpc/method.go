@@ -116,6 +116,15 @@ func argumentError(method string, i int, err error) error {
 	return &Error{Code: InvalidArgument, Message: fmt.Sprintf("argument %d of %s: %v", i+1, method, err), cause: err}
 }
 
+// serviceArgumentError is argumentError for an argument that is a service. A service
+// that is not there has a code of its own.
+func serviceArgumentError(method string, i int, err error) error {
+	if e, ok := err.(*Error); ok { // one that was made for the peer
+		return e
+	}
+	return argumentError(method, i, err)
+}
+
 // missingArgument reports an argument that is not there; i counts from 0.
 func missingArgument(method string, i int) error {
 	return &Error{Code: InvalidArgument, Message: fmt.Sprintf("missing argument %d of %s", i+1, method)}

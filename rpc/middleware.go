@@ -55,6 +55,7 @@ type Request struct {
 	peer   *Peer
 	owner  *Service
 	stub   *Stub
+	conn   *conn // of an outgoing task
 	member string
 	args   []byte
 	count  int
@@ -268,7 +269,7 @@ func sendRequest(ctx context.Context, r *Request) (codec.Raw, error) {
 			return nil, err
 		}
 	} else {
-		c = r.peer.link().NewCall()
+		c = r.conn.session.NewCall()
 		c.B = codec.AppendString(codec.AppendArrayHeader(c.B, 1+r.count), r.member)
 	}
 	c.B = append(c.B, r.args...)
@@ -295,7 +296,7 @@ func (p *Peer) callThrough(ctx context.Context, chain Handler, r *Request, resul
 // Use adds middleware for the requests of the service, inside of that of
 // [Endpoint.Use]. It must be called before the service is exposed.
 func (s *Service) Use(m ...Middleware) {
-	if s.exposed {
+	if s.exposed.Load() {
 		s.fail(Errorf(FailedPrecondition, "rpc: middleware added to service %s after it was exposed", s.QualifiedName()))
 		return
 	}
@@ -306,7 +307,7 @@ func (s *Service) Use(m ...Middleware) {
 // that of the service. It must be called before the service is exposed.
 func (s *Service) UseOn(name string, m ...Middleware) {
 	switch target, p := s.methods[name], s.props[name]; {
-	case s.exposed:
+	case s.exposed.Load():
 		s.fail(Errorf(FailedPrecondition, "rpc: middleware added to %s of service %s after it was exposed", name, s.QualifiedName()))
 	case target != nil:
 		target.use = append(target.use, m...)

@@ -3,7 +3,6 @@ package rpc
 import (
 	"context"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,8 +24,16 @@ type Peer struct {
 	use   atomic.Pointer[[]Middleware] // for what is asked of the peer
 	chain atomic.Pointer[clientChain]
 
-	mu        sync.Mutex
-	abilities map[string]*codec.Definition // of a 0.6 peer, by qualified name; guarded by mu
+	private atomic.Pointer[registry] // services that only the peer sees; nil if there are none
+
+	redial *Redial // nil if the peer does not reconnect
+	life   life
+}
+
+func newPeer(e *Endpoint, connector bool, r *Redial) *Peer {
+	p := &Peer{endpoint: e, connector: connector, redial: r}
+	p.life.init()
+	return p
 }
 
 // link returns the session that carries the peer.
@@ -41,7 +48,8 @@ func (p *Peer) User() any {
 }
 
 // SetUser notes what the peer has authenticated as; nil takes it back. Handlers of
-// its requests find it by [UserFrom].
+// its requests find it by [UserFrom]. It ends with the connection: one who connects
+// anew has to authenticate anew.
 func (p *Peer) SetUser(user any) { p.user.Store(&user) }
 
 // ID returns the id that the peer claims, empty if it gave none. It is not
@@ -61,41 +69,51 @@ func (p *Peer) Kind() mux.Kind {
 	return 0
 }
 
-// Done is closed when the connection has ended and all calls have failed.
-func (p *Peer) Done() <-chan struct{} { return p.link().Done() }
+// Done is closed when the connection has ended for good and all calls have failed. A
+// dialled peer outlives the loss of a connection: it ends when this side closes it, when
+// its attempts to reconnect are used up, or with its node.
+func (p *Peer) Done() <-chan struct{} { return p.life.donec }
 
-// Err returns why the connection ended, or nil while it lives.
-func (p *Peer) Err() error { return p.link().Err() }
+// Err returns why the connection ended for good, or nil before.
+func (p *Peer) Err() error {
+	select {
+	case <-p.life.donec:
+		return p.life.err
+	default:
+		return nil
+	}
+}
 
-// Stats returns counters of the connection.
+// Stats returns counters of the present connection, or the last one.
 func (p *Peer) Stats() mux.Stats { return p.link().Stats() }
 
 const closeNormal = 1000
 
-// Close ends the connection in an orderly way and waits for its end. It must not
-// be called from a callback of [Stub.CallFunc].
+// Close ends the connection in an orderly way, for good, and waits for its end. It
+// must not be called from a callback of [Stub.CallFunc].
 func (p *Peer) Close() error {
-	s := p.link()
-	s.Close(closeNormal, "")
-	<-s.Done()
+	p.CloseWith(closeNormal, "")
+	<-p.life.donec
 	return nil
 }
 
-// CloseWith ends the connection with a WebSocket close code and a reason, and
+// CloseWith ends the connection for good, with a WebSocket close code and a reason, and
 // does not wait.
-func (p *Peer) CloseWith(code uint16, reason string) { p.link().Close(code, reason) }
+func (p *Peer) CloseWith(code uint16, reason string) { p.shut(code, reason) }
 
 // WaitReady waits for the end of the handshake. The owner of a dialled
 // connection calls it before it hands the peer out.
-func (p *Peer) WaitReady(ctx context.Context) error {
-	info, err := p.link().WaitReady(ctx)
+func (p *Peer) WaitReady(ctx context.Context) error { return p.conn.Load().waitReady(ctx) }
+
+func (c *conn) waitReady(ctx context.Context) error {
+	info, err := c.session.WaitReady(ctx)
 	if err != nil {
 		return err
 	}
 	if info.Kind == mux.KindLegacy {
 		// 0.6 connectors ask for the table of services at once, and 0.6 listeners
 		// learn from it that the connection is in use.
-		if err := p.fetchAbilities(ctx); err != nil {
+		if err := c.fetchAbilities(ctx); err != nil {
 			return fmt.Errorf("rpc: abilities of a 0.6 peer: %w", err)
 		}
 	}
@@ -110,32 +128,38 @@ func (p *Peer) WaitReady(ctx context.Context) error {
 // It returns an error of code [NotFound] if the peer does not have it, and of code
 // [InvalidArgument] for a range that makes no sense. A current TypeScript peer finds
 // only exact versions and its highest one, which a range may exclude: then the
-// service counts as not found, even if there is an older version that would do.
+// service counts as not found, even if there is an older version that would do. The
+// stub of a dialled peer stays good when the peer reconnects: the service is asked for
+// anew.
 func (p *Peer) Service(ctx context.Context, qualified string) (*Stub, error) {
-	definition, err := p.definition(ctx, qualified)
-	if err != nil {
+	if _, err := parseQuery(qualified); err != nil {
 		return nil, err
 	}
-	return newStub(p, definition), nil
+	var stub *Stub
+	err := p.repeat(ctx, func(ctx context.Context) (err error) {
+		stub, err = p.bind(ctx, qualified)
+		return err
+	})
+	return stub, err
 }
 
 // definition asks for the definition of a service, in the dialect of the peer.
-func (p *Peer) definition(ctx context.Context, qualified string) (*codec.Definition, error) {
+func (c *conn) definition(ctx context.Context, qualified string) (*codec.Definition, error) {
 	q, err := parseQuery(qualified)
 	if err != nil {
 		return nil, err
 	}
-	if p.Kind() == mux.KindLegacy {
-		return p.legacyDefinition(ctx, q)
+	if c.kind() == mux.KindLegacy {
+		return c.legacyDefinition(ctx, q)
 	}
 	ask := qualified
-	if q.version == latest || (q.versions != nil && p.Kind() != mux.KindNetron) {
+	if q.version == latest || (q.versions != nil && c.kind() != mux.KindNetron) {
 		ask = q.name // TypeScript peers know neither name@* nor ranges
 	}
 	var definition *codec.Definition
-	err = p.RunTask(ctx, taskQueryInterface, &definition, ask)
+	err = c.runTask(ctx, taskQueryInterface, &definition, ask)
 	if isMissingTask(err) {
-		return p.legacyDefinition(ctx, q)
+		return c.legacyDefinition(ctx, q)
 	}
 	if err != nil {
 		return nil, err
@@ -150,72 +174,87 @@ func (p *Peer) definition(ctx context.Context, qualified string) (*codec.Definit
 }
 
 // legacyDefinition looks a service up in the table of a 0.6 peer.
-func (p *Peer) legacyDefinition(ctx context.Context, q query) (*codec.Definition, error) {
-	if d := p.fromAbilities(q); d != nil {
+func (c *conn) legacyDefinition(ctx context.Context, q query) (*codec.Definition, error) {
+	if d := c.fromAbilities(q); d != nil {
 		return d, nil
 	}
 	// It may have been exposed since the table was fetched.
-	if err := p.fetchAbilities(ctx); err != nil {
+	if err := c.fetchAbilities(ctx); err != nil {
 		return nil, err
 	}
-	if d := p.fromAbilities(q); d != nil {
+	if d := c.fromAbilities(q); d != nil {
 		return d, nil
 	}
 	return nil, serviceNotFound(q.qualified)
 }
 
-func (p *Peer) fromAbilities(q query) *codec.Definition {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return lookUp(p.abilities, q)
+func (c *conn) fromAbilities(q query) *codec.Definition {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return lookUp(c.abilities, q)
 }
 
 // fetchAbilities asks for the table of services and keeps it.
-func (p *Peer) fetchAbilities(ctx context.Context) error {
-	services, err := p.askAbilities(ctx)
+func (c *conn) fetchAbilities(ctx context.Context) error {
+	services, err := c.askAbilities(ctx)
 	if err != nil {
 		return err
 	}
-	p.keepAbilities(services)
+	c.keepAbilities(services)
 	return nil
 }
 
-func (p *Peer) keepAbilities(services map[string]*codec.Definition) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.abilities = services
+func (c *conn) keepAbilities(services map[string]*codec.Definition) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.abilities = services
 }
 
 // askAbilities asks for the table of services (protocol section 7.1).
-func (p *Peer) askAbilities(ctx context.Context) (map[string]*codec.Definition, error) {
+func (c *conn) askAbilities(ctx context.Context) (map[string]*codec.Definition, error) {
 	var answer struct {
 		Services map[string]*codec.Definition
 	}
-	err := p.RunTask(ctx, taskAbilities, &answer, map[string]any{"allowServiceEvents": false})
+	err := c.runTask(ctx, taskAbilities, &answer, map[string]any{"allowServiceEvents": false})
 	return answer.Services, err
 }
 
 // RunTask runs a named task of the peer and stores its result in the pointer
 // result; nil drops it.
 func (p *Peer) RunTask(ctx context.Context, name string, result any, args ...any) error {
-	c := p.link().NewCall()
-	c.B = codec.AppendString(codec.AppendArrayHeader(c.B, 1+len(args)), name)
-	start := len(c.B)
-	if err := appendArguments(c, name, args); err != nil {
+	err := p.conn.Load().runTask(ctx, name, result, args...)
+	if err == nil || !p.mayRetry(ctx, err) {
+		return err
+	}
+	r := p.newRetry(ctx)
+	defer r.stop()
+	for r.again(&err) {
+		err = p.conn.Load().runTask(r.ctx, name, result, args...)
+	}
+	return err
+}
+
+// runTask is RunTask over one connection.
+func (c *conn) runTask(ctx context.Context, name string, result any, args ...any) error {
+	p, call := c.peer, c.session.NewCall()
+	call.B = codec.AppendString(codec.AppendArrayHeader(call.B, 1+len(args)), name)
+	start := len(call.B)
+	if err := p.appendArguments(call, name, args); err != nil {
 		return err
 	}
 	if chain := p.clientChain(); chain != nil {
-		r := newClientRequest(p, OpTask, nil, name, c.B[start:], len(args))
-		c.Release()
+		r := newClientRequest(p, OpTask, nil, name, call.B[start:], len(args))
+		r.conn = c
+		call.Release()
 		return p.callThrough(ctx, chain, r, result)
 	}
-	return p.call(ctx, wire.TypeTask, c, result)
+	return p.call(ctx, wire.TypeTask, call, result)
 }
 
 // appendArguments encodes the arguments of a call, or releases it.
-func appendArguments(c *mux.Call, method string, args []any) error {
+func (p *Peer) appendArguments(c *mux.Call, method string, args []any) error {
 	for i, arg := range args {
-		b, err := codec.Append(c.B, arg)
+		b, err := p.appendArgument(c.B, arg)
 		if err != nil {
 			c.Release()
 			return argumentError(method, i, err)
@@ -242,14 +281,14 @@ func (p *Peer) do(ctx context.Context, t wire.Type, c *mux.Call) (mux.Reply, err
 	}
 	reply, err := c.Do(ctx, t, p.timeout(ctx))
 	if err != nil {
-		return reply, callError(err)
+		return reply, p.callError(err)
 	}
 	return reply, p.takeTrailer(ctx, &reply)
 }
 
 // complete adds to a request what it carries besides its payload, and checks it.
 func (p *Peer) complete(ctx context.Context, c *mux.Call) error {
-	if err := p.conn.Load().appendMeta(ctx, c); err != nil {
+	if err := appendMeta(ctx, c); err != nil {
 		return err
 	}
 	return p.checkSize(c)
@@ -278,6 +317,9 @@ func (p *Peer) decodeReply(r mux.Reply, result any) error {
 	lim := p.endpoint.cfg.Limits
 	if r.IsError {
 		return decodeError(r.Payload, lim)
+	}
+	if target, ok := result.(**Stub); ok {
+		return p.decodeService(r.Payload, nil, target)
 	}
 	var err error
 	if result != nil {

@@ -154,7 +154,7 @@ func (s *Service) addProperty(p *property) {
 		s.fail(fmt.Errorf("rpc: property name %q of service %s: want 1 to %d of the characters A-Z a-z 0-9 _ $", p.name, s.QualifiedName(), maxNameBytes))
 	case s.methods[p.name] != nil || s.props[p.name] != nil:
 		s.fail(fmt.Errorf("rpc: service %s has two members %q", s.QualifiedName(), p.name))
-	case s.exposed:
+	case s.exposed.Load():
 		s.fail(fmt.Errorf("rpc: property %q added to service %s after it was exposed", p.name, s.QualifiedName()))
 	default:
 		p.get.owner = s
@@ -225,7 +225,7 @@ const (
 
 // newPropertyFunc returns a func of type t that reads or writes a property of a peer.
 func newPropertyFunc(stub *Stub, name, option string, t reflect.Type) (reflect.Value, error) {
-	p, ok := stub.props[name]
+	p, ok := stub.view.Load().props[name]
 	switch {
 	case option != tagGet && option != tagSet:
 		return reflect.Value{}, fmt.Errorf("unknown option %q of its tag, want %s or %s", option, tagGet, tagSet)
@@ -236,7 +236,7 @@ func newPropertyFunc(stub *Stub, name, option string, t reflect.Type) (reflect.V
 	case t.Kind() != reflect.Func || t.NumIn() == 0 || t.In(0) != contextType:
 		return reflect.Value{}, fmt.Errorf("%s is no func whose first parameter is a context.Context", t)
 	}
-	s, err := shapeOf(t)
+	s, err := shapeOf(t, func(reflect.Type) bool { return false })
 	if err != nil {
 		return reflect.Value{}, err
 	}

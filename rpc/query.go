@@ -2,8 +2,10 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/d-e-v-grid/netron/codec"
@@ -28,6 +30,10 @@ const nameTag = "netron"
 // error) with its name, or the tag option get: `netron:"version,get"`. With the option
 // set a field of type func(context.Context, T) error writes it.
 //
+// A result that is a *[Stub], or a pointer to another struct of funcs, is a service
+// that the method returned. A field of type *[Stub] is the service itself: it is what
+// [Stub.Release] needs.
+//
 // Trailing arguments that are nil pointers are left out, so that the service sees
 // them as not given.
 //
@@ -43,42 +49,68 @@ func Query[T any](ctx context.Context, p *Peer, qualified string) (*T, error) {
 		return nil, err
 	}
 	client := new(T)
-	rv := reflect.ValueOf(client).Elem()
+	if err := stub.bind(reflect.ValueOf(client).Elem()); err != nil {
+		return nil, fmt.Errorf("rpc: query %s: %w", qualified, err)
+	}
+	return client, nil
+}
+
+// bind fills a client struct in.
+func (s *Stub) bind(client reflect.Value) error {
+	t := client.Type()
 	var missing []string
 	for i := range t.NumField() {
 		field := t.Field(i)
 		if !field.IsExported() {
 			continue
 		}
+		if field.Type == stubType {
+			client.Field(i).Set(reflect.ValueOf(s))
+			continue
+		}
 		name, option, _ := strings.Cut(field.Tag.Get(nameTag), ",")
 		if name == "" {
 			name = codec.WireName(field.Name)
 		}
-		if _, isProperty := stub.props[name]; option == "" && isProperty && !stub.Has(name) {
+		if _, isProperty := s.view.Load().props[name]; option == "" && isProperty && !s.Has(name) {
 			option = tagGet
 		}
 		if option != "" {
-			fn, err := newPropertyFunc(stub, name, option, field.Type)
+			fn, err := newPropertyFunc(s, name, option, field.Type)
 			if err != nil {
-				return nil, fmt.Errorf("rpc: query %s: field %s of %s: %w", qualified, field.Name, t, err)
+				return fmt.Errorf("field %s of %s: %w", field.Name, t, err)
 			}
-			rv.Field(i).Set(fn)
+			client.Field(i).Set(fn)
 			continue
 		}
-		fn, err := newClientFunc(stub, name, field.Type)
+		fn, err := newClientFunc(s, name, field.Type)
 		if err != nil {
-			return nil, fmt.Errorf("rpc: query %s: field %s of %s: %w", qualified, field.Name, t, err)
+			return fmt.Errorf("field %s of %s: %w", field.Name, t, err)
 		}
-		if !stub.Has(name) {
+		if !s.Has(name) {
 			missing = append(missing, name)
 			continue
 		}
-		rv.Field(i).Set(fn)
+		client.Field(i).Set(fn)
 	}
 	if len(missing) > 0 {
-		return nil, &Error{Code: NotFound, Message: fmt.Sprintf("service %s has no method %s, which %s names", joinName(stub.Name(), stub.Version()), strings.Join(missing, ", "), t)}
+		return &Error{Code: NotFound, Message: fmt.Sprintf("service %s has no method %s, which %s names", joinName(s.Name(), s.Version()), strings.Join(missing, ", "), t)}
 	}
-	return client, nil
+	return nil
+}
+
+// isClient reports whether values of the type are pointers to client structs: nothing
+// else has a func for a field.
+func isClient(t reflect.Type) bool {
+	if t.Kind() != reflect.Pointer || t.Elem().Kind() != reflect.Struct {
+		return false
+	}
+	for f := range t.Elem().Fields() {
+		if f.IsExported() && f.Type.Kind() == reflect.Func && f.Type.NumIn() > 0 && f.Type.In(0) == contextType {
+			return true
+		}
+	}
+	return false
 }
 
 // newClientFunc returns a func of type t that calls a method.
@@ -86,12 +118,15 @@ func newClientFunc(stub *Stub, name string, t reflect.Type) (reflect.Value, erro
 	if t.Kind() != reflect.Func || t.NumIn() == 0 || t.In(0) != contextType {
 		return reflect.Value{}, fmt.Errorf("%s is no func whose first parameter is a context.Context", t)
 	}
-	s, err := shapeOf(t)
+	s, err := shapeOf(t, func(t reflect.Type) bool { return t == stubType || isClient(t) })
 	if err != nil {
 		return reflect.Value{}, err
 	}
 	if !s.hasError {
 		return reflect.Value{}, fmt.Errorf("%s does not return an error", t)
+	}
+	if slices.ContainsFunc(s.params, isClient) {
+		return reflect.Value{}, fmt.Errorf("%s has a struct of funcs for a parameter; services are passed as *Stub", t)
 	}
 	if d := directs()[t]; d.client != nil {
 		return reflect.ValueOf(d.client(stub, name)), nil
@@ -128,18 +163,43 @@ func callReflect(ctx context.Context, stub *Stub, name string, args []reflect.Va
 		}
 		args = args[:len(args)-1]
 	}
+	err := callReflectOnce(ctx, stub, name, args, result)
+	if err == nil || !stub.peer.mayRetry(ctx, err) {
+		return err
+	}
+	r := stub.peer.newRetry(ctx)
+	defer r.stop()
+	for r.again(&err) {
+		err = callReflectOnce(r.ctx, stub, name, args, result)
+	}
+	return err
+}
+
+func callReflectOnce(ctx context.Context, stub *Stub, name string, args []reflect.Value, result reflect.Value) error {
 	c, err := stub.begin(name, len(args))
 	if err != nil {
 		return err
 	}
 	start := len(c.B)
 	for i, arg := range args {
-		b, err := codec.AppendValue(c.B, arg)
+		b, err := stub.peer.appendValue(c.B, arg)
 		if err != nil {
 			c.Release()
 			return argumentError(name, i, err)
 		}
 		c.B = b
+	}
+	if result.IsValid() && isClient(result.Type().Elem()) {
+		var child *Stub
+		if err := stub.finish(ctx, OpCall, name, c, start, len(args), &child); err != nil || child == nil {
+			return err
+		}
+		client := reflect.New(result.Type().Elem().Elem())
+		if err := child.bind(client.Elem()); err != nil {
+			return errors.Join(asError(err), child.Release(ctx))
+		}
+		result.Elem().Set(client)
+		return nil
 	}
 	if !result.IsValid() {
 		return stub.finish(ctx, OpCall, name, c, start, len(args), nil)

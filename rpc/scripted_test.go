@@ -29,7 +29,11 @@ func newScripted(t testing.TB, kind mux.Kind, script map[string]func(arg any) (a
 	sp := &scripted{Peer: e.NewPeer(true), t: t}
 	nearConn := newConn(e, sp.Peer)
 	near := nearConn.config(mux.Hint{})
-	near.Ready = func(*mux.Session, mux.Peer) { sp.info.Store(&mux.Peer{ID: "far", Kind: kind}) }
+	near.Ready = func(*mux.Session, mux.Peer) {
+		info := &mux.Peer{ID: "far", Kind: kind}
+		nearConn.info.Store(info)
+		sp.info.Store(info)
+	}
 	other := far.NewPeer(false)
 	otherConn := newConn(far, other)
 	cfg := otherConn.config(mux.Hint{})

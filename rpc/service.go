@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"github.com/d-e-v-grid/netron/codec"
 	"github.com/d-e-v-grid/netron/internal/wire"
@@ -11,17 +12,22 @@ import (
 
 // Service is a set of methods under a name, optionally with a version, that an
 // [Endpoint] exposes to its peers. It is built by [NewService] and [Handle], or
-// from a Go value by [Endpoint.Expose], and does not change once it is exposed.
+// from a Go value by [Endpoint.Expose], and does not change once it is exposed. A
+// method may return one: see [Endpoint.ExposeService].
 type Service struct {
-	name    string
-	version string
-	methods map[string]*method
-	order   []string // of the methods, as they were added
-	props   map[string]*property
-	fields  []string // the names of the properties, as they were added
-	use     []Middleware
-	err     error // what went wrong while building, reported by ExposeService
-	exposed bool  // guarded by the registry's mu
+	name      string
+	version   string
+	methods   map[string]*method
+	order     []string // of the methods, as they were added
+	props     map[string]*property
+	fields    []string // the names of the properties, as they were added
+	use       []Middleware
+	err       error  // what went wrong while building, reported by ExposeService
+	stub      *Stub  // that it relays to; nil for a service of this side
+	forgotten func() // called when no peer holds it any more, if it is there
+
+	home    atomic.Pointer[registry] // that it is exposed in; nil if it is not
+	exposed atomic.Bool              // it has been exposed once, or sent to a peer: it does not change any more
 }
 
 // NewService returns a service without methods. The name is letters and digits,
@@ -57,7 +63,7 @@ func (s *Service) add(m *method) {
 		s.fail(fmt.Errorf("rpc: method name %q of service %s: want 1 to %d of the characters A-Z a-z 0-9 _ $", m.name, s.QualifiedName(), maxNameBytes))
 	case s.methods[m.name] != nil || s.props[m.name] != nil:
 		s.fail(fmt.Errorf("rpc: service %s has two members %q", s.QualifiedName(), m.name))
-	case s.exposed:
+	case s.exposed.Load():
 		s.fail(fmt.Errorf("rpc: method %q added to service %s after it was exposed", m.name, s.QualifiedName()))
 	default:
 		m.owner = s
@@ -79,7 +85,7 @@ func (s *Service) Inline(names ...string) {
 	for _, name := range names {
 		m := s.methods[name]
 		switch {
-		case s.exposed:
+		case s.exposed.Load():
 			s.fail(fmt.Errorf("rpc: method %q of service %s declared inline after the service was exposed", name, s.QualifiedName()))
 		case m == nil:
 			s.fail(fmt.Errorf("rpc: service %s has no method %q to be inline", s.QualifiedName(), name))

@@ -13,24 +13,33 @@ import (
 	"github.com/d-e-v-grid/netron/mux"
 )
 
-// Stub is a service of a peer as its callers see it. Get one with [Peer.Service].
-// It lives as long as the connection.
+// Stub is a service of a peer as its callers see it. Get one with [Peer.Service], or
+// as the result of a call: see [Stub.Call]. One with a name
+// lives as long as the peer, and follows it from one connection to the next; one that a
+// method returned ends with the connection.
+//
+// A Stub may be an argument of a call to the peer that it came from, which gets its own
+// service then, and the result of a method of this side: then its callers reach the
+// service through this side.
 type Stub struct {
 	peer       *Peer
-	definition *codec.Definition
-	methods    map[string][]byte // the encoded definition id and method name of each method
-	props      map[string]codec.Property
+	definition *codec.Definition // as it was when the stub was made
+	*binding
+
+	nested *nestedStub // nil for a service with a name
+
+	childMu  sync.Mutex
+	children map[*Stub]struct{} // services that it returned and that are not released; guarded by childMu
+
+	relayOnce sync.Once
+	relay     *Service // see relayed
 }
 
+// newStub returns a stub that stays with the present connection of the peer.
 func newStub(p *Peer, d *codec.Definition) *Stub {
-	s := &Stub{peer: p, definition: d, methods: make(map[string][]byte, len(d.Meta.Methods)), props: make(map[string]codec.Property, len(d.Meta.Properties))}
-	for _, f := range d.Meta.Properties {
-		s.props[f.Name] = f
-	}
-	for _, m := range d.Meta.Methods {
-		s.methods[m.Name] = codec.AppendString(codec.AppendString(nil, d.ID), m.Name)
-	}
-	return s
+	b := &binding{}
+	b.view.Store(newStubView(p.conn.Load(), d))
+	return &Stub{peer: p, definition: d, binding: b}
 }
 
 // Peer returns the peer that serves the calls.
@@ -44,20 +53,22 @@ func (s *Stub) Version() string { return s.definition.Meta.Version }
 
 // Methods returns the names of the methods.
 func (s *Stub) Methods() []string {
-	names := make([]string, len(s.definition.Meta.Methods))
-	for i, m := range s.definition.Meta.Methods {
+	methods := s.view.Load().definition.Meta.Methods
+	names := make([]string, len(methods))
+	for i, m := range methods {
 		names[i] = m.Name
 	}
 	return names
 }
 
 // Has reports whether the service has a method.
-func (s *Stub) Has(method string) bool { return s.methods[method] != nil }
+func (s *Stub) Has(method string) bool { return s.view.Load().methods[method] != nil }
 
 // Properties returns the names of the properties.
 func (s *Stub) Properties() []string {
-	names := make([]string, len(s.definition.Meta.Properties))
-	for i, p := range s.definition.Meta.Properties {
+	props := s.view.Load().definition.Meta.Properties
+	names := make([]string, len(props))
+	for i, p := range props {
 		names[i] = p.Name
 	}
 	return names
@@ -65,30 +76,25 @@ func (s *Stub) Properties() []string {
 
 // Get reads a property into the pointer result. Errors are those of [Stub.Call].
 func (s *Stub) Get(ctx context.Context, property string, result any) error {
-	c, err := s.beginMember(OpGet, property, 0)
-	if err != nil {
-		return err
-	}
-	return s.finish(ctx, OpGet, property, c, len(c.B), 0, result)
+	return s.ask(ctx, OpGet, property, result, nil)
 }
 
 // Set writes a property. Errors are those of [Stub.Call], and of code
 // [PermissionDenied] for a property that is readonly.
 func (s *Stub) Set(ctx context.Context, property string, value any) error {
-	c, err := s.beginMember(OpSet, property, 1)
-	if err != nil {
-		return err
-	}
-	start := len(c.B)
-	if err := appendArguments(c, property, []any{value}); err != nil {
-		return err
-	}
-	return s.finish(ctx, OpSet, property, c, start, 1, nil)
+	return s.ask(ctx, OpSet, property, nil, []any{value})
 }
 
 // finish sends a request, which it takes, through the middleware if there is any. Its
 // n arguments begin at start.
 func (s *Stub) finish(ctx context.Context, op Op, member string, c *mux.Call, start, n int, result any) error {
+	if target, ok := result.(**Stub); ok {
+		var raw codec.Raw
+		if err := s.finish(ctx, op, member, c, start, n, &raw); err != nil {
+			return err
+		}
+		return s.peer.decodeService(raw, s, target)
+	}
 	if chain := s.peer.clientChain(); chain != nil {
 		r := newClientRequest(s.peer, op, s, member, c.B[start:], n)
 		c.Release()
@@ -103,16 +109,38 @@ func (s *Stub) finish(ctx context.Context, op Op, member string, c *mux.Call, st
 // [NotFound] for a method that is not there, [InvalidArgument] for an argument
 // that cannot be encoded, [DeadlineExceeded], [Canceled], [Unavailable]. The time
 // limit is that of ctx, or the default one if it has none.
+//
+// If the method returns a service, result is a pointer to a *Stub, which is to be
+// released: see [Stub.Release]. A *Stub among args is passed as the service that it
+// stands for.
 func (s *Stub) Call(ctx context.Context, method string, result any, args ...any) error {
-	c, err := s.begin(method, len(args))
+	return s.ask(ctx, OpCall, method, result, args)
+}
+
+// ask makes a request, and makes it again where ctx says so.
+func (s *Stub) ask(ctx context.Context, op Op, member string, result any, args []any) error {
+	err := s.askOnce(ctx, op, member, result, args)
+	if err == nil || !s.peer.mayRetry(ctx, err) {
+		return err
+	}
+	r := s.peer.newRetry(ctx)
+	defer r.stop()
+	for r.again(&err) {
+		err = s.askOnce(r.ctx, op, member, result, args)
+	}
+	return err
+}
+
+func (s *Stub) askOnce(ctx context.Context, op Op, member string, result any, args []any) error {
+	c, err := s.beginMember(op, member, len(args))
 	if err != nil {
 		return err
 	}
 	start := len(c.B)
-	if err := appendArguments(c, method, args); err != nil {
+	if err := s.peer.appendArguments(c, member, args); err != nil {
 		return err
 	}
-	return s.finish(ctx, OpCall, method, c, start, len(args), result)
+	return s.finish(ctx, op, member, c, start, len(args), result)
 }
 
 // request encodes a call.
@@ -121,7 +149,7 @@ func (s *Stub) request(method string, args []any) (*mux.Call, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := appendArguments(c, method, args); err != nil {
+	if err := s.peer.appendArguments(c, method, args); err != nil {
 		return nil, err
 	}
 	return c, nil
@@ -129,11 +157,15 @@ func (s *Stub) request(method string, args []any) (*mux.Call, error) {
 
 // begin starts the encoding of a call with n arguments.
 func (s *Stub) begin(method string, n int) (*mux.Call, error) {
-	prefix := s.methods[method]
+	view := s.view.Load()
+	prefix := view.methods[method]
 	if prefix == nil {
 		return nil, s.noMethod(method)
 	}
-	c := s.peer.link().NewCall()
+	if err := s.usable(); err != nil {
+		return nil, err
+	}
+	c := view.conn.session.NewCall()
 	c.B = append(codec.AppendArrayHeader(c.B, 2+n), prefix...)
 	return c, nil
 }
@@ -144,31 +176,40 @@ func (s *Stub) beginMember(op Op, name string, n int) (*mux.Call, error) {
 	if op == OpCall {
 		return s.begin(name, n)
 	}
-	p, ok := s.props[name]
+	view := s.view.Load()
+	p, ok := view.props[name]
 	switch {
+	case !ok && view.gone != nil:
+		return nil, s.notThere(view)
 	case !ok:
 		return nil, &Error{Code: NotFound, Message: fmt.Sprintf("Property '%s.%s' not found", s.Name(), shown(name))}
 	case op == OpSet && p.Readonly:
 		return nil, &Error{Code: PermissionDenied, Message: fmt.Sprintf("Property '%s.%s' is readonly", s.Name(), shown(name))}
 	}
-	c := s.peer.link().NewCall()
-	c.B = codec.AppendString(codec.AppendString(codec.AppendArrayHeader(c.B, 2+n), s.definition.ID), name)
+	if err := s.usable(); err != nil {
+		return nil, err
+	}
+	c := view.conn.session.NewCall()
+	c.B = codec.AppendString(codec.AppendString(codec.AppendArrayHeader(c.B, 2+n), view.definition.ID), name)
 	return c, nil
 }
 
 func (s *Stub) noMethod(name string) error {
+	if view := s.view.Load(); view.gone != nil {
+		return s.notThere(view)
+	}
 	return &Error{Code: NotFound, Message: fmt.Sprintf("Method '%s.%s' not found", s.Name(), shown(name))}
 }
 
 // Reply is the answer that a callback of [Stub.CallFunc] gets. It lends until the
 // callback returns.
 type Reply struct {
-	peer  *Peer
+	stub  *Stub
 	reply mux.Reply
 }
 
 // Decode stores the result in the pointer v.
-func (r *Reply) Decode(v any) error { return r.peer.decodeReply(r.reply, v) }
+func (r *Reply) Decode(v any) error { return r.stub.decodeReply(r.reply, v) }
 
 // Raw returns the encoded result.
 func (r *Reply) Raw() codec.Raw { return r.reply.Payload }
@@ -196,11 +237,11 @@ func (s *Stub) CallFunc(ctx context.Context, method string, fn func(context.Cont
 		}
 		switch {
 		case err != nil:
-			fn(ctx, nil, callError(err))
+			fn(ctx, nil, s.peer.callError(err))
 		case reply.IsError:
 			fn(ctx, nil, decodeError(reply.Payload, s.peer.endpoint.cfg.Limits))
 		default:
-			fn(ctx, &Reply{peer: s.peer, reply: reply}, nil)
+			fn(ctx, &Reply{stub: s, reply: reply}, nil)
 		}
 	})
 }
@@ -219,7 +260,7 @@ func (s *Stub) callFuncThrough(ctx context.Context, chain Handler, method string
 			fn(ctx, nil, asError(err))
 			return
 		}
-		fn(ctx, &Reply{peer: s.peer, reply: mux.Reply{Payload: orUndefined(raw)}}, nil)
+		fn(ctx, &Reply{stub: s, reply: mux.Reply{Payload: orUndefined(raw)}}, nil)
 	}()
 	return nil
 }
@@ -232,7 +273,7 @@ func (s *Stub) outgoing(method string, args []any) (*Request, error) {
 	r := &Request{op: OpCall, client: true, peer: s.peer, stub: s, member: method, count: len(args)}
 	for i, arg := range args {
 		var err error
-		if r.args, err = codec.Append(r.args, arg); err != nil {
+		if r.args, err = s.peer.appendArgument(r.args, arg); err != nil {
 			return nil, argumentError(method, i, err)
 		}
 	}
@@ -253,14 +294,14 @@ func (p *Peer) start(ctx context.Context, t wire.Type, c *mux.Call, fn func(cont
 		c.Release()
 		return err
 	}
-	session, timeout := p.link(), p.timeout(ctx)
-	if p.conn.Load().canMeta.Load() {
+	session, timeout := c.Session(), p.timeout(ctx)
+	if session.CanMeta() {
 		fn = p.trimmed(ctx, fn)
 	}
 	if ctx.Done() == nil || session.Owns(ctx) { // which ends with the connection, as the call does
 		if _, err := c.Start(ctx, t, timeout, fn); err != nil {
 			c.Release()
-			return callError(err)
+			return p.callError(err)
 		}
 		return nil
 	}
@@ -271,7 +312,7 @@ func (p *Peer) start(ctx context.Context, t wire.Type, c *mux.Call, fn func(cont
 	})
 	if err != nil {
 		c.Release()
-		return callError(err)
+		return p.callError(err)
 	}
 	w.begin(context.AfterFunc(ctx, func() {
 		if session.Abandon(id) {
@@ -323,7 +364,7 @@ func (w *watch) end() {
 // Future is a call under way that [Stub.Go] started.
 type Future struct {
 	donec  chan struct{} // closed when the outcome is there
-	peer   *Peer
+	stub   *Stub
 	answer *buf.Buf // the encoded result or error; nil if there is none, or it was taken
 	failed bool     // answer is an error
 	err    error
@@ -335,7 +376,7 @@ type Future struct {
 // while the outgoing queue is full. The result is stored in the pointer
 // result, nil drops it, by [Future.Wait].
 func (s *Stub) Go(ctx context.Context, method string, result any, args ...any) *Future {
-	f := &Future{donec: make(chan struct{}), peer: s.peer, result: result}
+	f := &Future{donec: make(chan struct{}), stub: s, result: result}
 	if err := s.startFuture(ctx, f, method, args); err != nil {
 		f.err = err
 		close(f.donec)
@@ -363,7 +404,7 @@ func (s *Stub) startFuture(ctx context.Context, f *Future, method string, args [
 			err = s.peer.cut(&r)
 		}
 		if err != nil {
-			f.err = callError(err)
+			f.err = s.peer.callError(err)
 		} else {
 			f.answer, f.failed = buf.Copy(r.Payload), r.IsError
 		}
@@ -394,7 +435,7 @@ func (f *Future) Wait(ctx context.Context) error {
 		}
 	}
 	if f.err == nil && f.taken.CompareAndSwap(false, true) {
-		f.err = f.peer.decodeReply(mux.Reply{Payload: f.answer.B, IsError: f.failed}, f.result)
+		f.err = f.stub.decodeReply(mux.Reply{Payload: f.answer.B, IsError: f.failed}, f.result)
 		f.answer.Release()
 		f.answer = nil
 	}

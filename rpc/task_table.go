@@ -77,6 +77,8 @@ func newTaskTable(e *Endpoint) *taskTable {
 	for name, fn := range map[string]any{
 		taskAbilities:       e.runAbilities,
 		taskQueryInterface:  e.runQueryInterface,
+		taskExposeService:   e.runExposeService,
+		taskUnexposeService: e.runUnexposeService,
 		taskUnrefService:    e.runUnrefService,
 		taskInvalidateCache: e.runInvalidateCache,
 		taskAuthenticate:    e.runAuthenticate,

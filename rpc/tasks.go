@@ -14,6 +14,8 @@ import (
 const (
 	taskAbilities       = "abilities"
 	taskQueryInterface  = "query_interface"
+	taskExposeService   = "expose_service"
+	taskUnexposeService = "unexpose_service"
 	taskUnrefService    = "unref_service"
 	taskInvalidateCache = "invalidate_cache"
 	taskAuthenticate    = "authenticate"
@@ -80,21 +82,28 @@ func (c *conn) runLocalTask(ctx context.Context, r *mux.Request, name []byte, d 
 
 // runAbilities tells a 0.6 peer which services there are. The table must be a Map
 // (protocol section 7.1).
-func (e *Endpoint) runAbilities(context.Context, *codec.Raw) map[string]any {
+func (e *Endpoint) runAbilities(ctx context.Context, _ *codec.Raw) map[string]any {
 	services := codec.Map{}
-	for _, entry := range e.services.all() {
+	visible := e.services.all()
+	if c := connFrom(ctx); c != nil {
+		visible = sorted(c.visible())
+	}
+	for _, entry := range visible {
 		services = append(services, codec.Pair{Key: entry.service.QualifiedName(), Value: codec.Raw(entry.encoded)})
 	}
 	return map[string]any{"services": services, "allowServiceEvents": false}
 }
 
 // runQueryInterface tells a peer the definition of a service (protocol section 7.2).
-func (e *Endpoint) runQueryInterface(_ context.Context, qualified string) (codec.Raw, error) {
+func (e *Endpoint) runQueryInterface(ctx context.Context, qualified string) (codec.Raw, error) {
 	q, err := parseQuery(qualified)
 	if err != nil {
 		return nil, err
 	}
 	entry := e.services.resolve(q)
+	if c := connFrom(ctx); c != nil {
+		entry = lookUp(c.visible(), q)
+	}
 	if entry == nil {
 		return nil, serviceNotFound(qualified)
 	}
@@ -103,7 +112,12 @@ func (e *Endpoint) runQueryInterface(_ context.Context, qualified string) (codec
 
 // runUnrefService takes back a reference. Services with a name stay, whoever
 // refers to them (protocol section 6.8).
-func (e *Endpoint) runUnrefService(context.Context, *codec.Raw) {}
+func (e *Endpoint) runUnrefService(ctx context.Context, id *codec.Raw) {
+	var text string
+	if c := connFrom(ctx); c != nil && id != nil && id.Unmarshal(&text) == nil {
+		c.unref(text)
+	}
+}
 
 // runAuthenticate tells who the peer is (protocol section 7.6).
 func (e *Endpoint) runAuthenticate(ctx context.Context, credentials *codec.Raw) (any, error) {

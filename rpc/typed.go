@@ -3,8 +3,10 @@ package rpc
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/d-e-v-grid/netron/codec"
 	"github.com/d-e-v-grid/netron/internal/wire"
@@ -16,8 +18,10 @@ import (
 type caller[A, R any] struct {
 	stub   *Stub
 	name   string
-	prefix []byte // encoded definition id and method name; nil if there is no such method
-	none   bool   // R is struct{}: the result is dropped
+	none   bool // R is struct{}: the result is dropped
+	isStub bool // R is *Stub
+
+	target atomic.Pointer[target] // of the view of the stub that was used last
 
 	arguments *codec.Typed[A]
 	results   *codec.Typed[R]
@@ -25,21 +29,45 @@ type caller[A, R any] struct {
 }
 
 func newCaller[A, R any](s *Stub, name string) *caller[A, R] {
-	c := &caller[A, R]{stub: s, name: name, prefix: s.methods[name], arguments: codec.TypedOf[A](), results: codec.TypedOf[R]()}
+	c := &caller[A, R]{stub: s, name: name, arguments: codec.TypedOf[A](), results: codec.TypedOf[R]()}
 	_, c.none = any(*new(R)).(struct{})
+	c.isStub = reflect.TypeFor[R]() == stubType
 	c.callbacks.New = func() any { return newCallback(c) }
+	c.target.Store(newTarget(s.view.Load(), name))
 	return c
+}
+
+// target is where the calls of a method go.
+type target struct {
+	view   *stubView
+	prefix []byte // encoded definition id and method name; nil if there is no such method
+}
+
+func newTarget(v *stubView, name string) *target { return &target{view: v, prefix: v.methods[name]} }
+
+// aim returns where a call goes now.
+func (c *caller[A, R]) aim() *target {
+	t := c.target.Load()
+	if view := c.stub.view.Load(); t.view != view {
+		t = newTarget(view, c.name)
+		c.target.Store(t)
+	}
+	return t
 }
 
 // request encodes a call.
 func (c *caller[A, R]) request(args *A) (*mux.Call, error) {
-	if c.prefix == nil {
+	t := c.aim()
+	if t.prefix == nil {
 		return nil, c.stub.noMethod(c.name)
 	}
-	call := c.stub.peer.link().NewCall()
+	if err := c.stub.usable(); err != nil {
+		return nil, err
+	}
+	call := t.view.conn.session.NewCall()
 	at := len(call.B)
 	b := codec.AppendArrayHeader(call.B, 2)
-	b, n, err := c.arguments.AppendTuple(append(b, c.prefix...), args)
+	b, n, err := c.arguments.AppendTuple(append(b, t.prefix...), args)
 	call.B = b
 	if err != nil {
 		call.Release()
@@ -62,6 +90,12 @@ func (c *caller[A, R]) decode(result *R, r mux.Reply) error {
 	if r.IsError {
 		return decodeError(r.Payload, lim)
 	}
+	if c.isStub {
+		var stub *Stub
+		err := c.stub.decodeReply(r, &stub)
+		*result, _ = any(stub).(R)
+		return err
+	}
 	var d codec.Decoder
 	d.Reset(r.Payload, lim)
 	var err error
@@ -79,7 +113,25 @@ func (c *caller[A, R]) decode(result *R, r mux.Reply) error {
 	return nil
 }
 
-func (c *caller[A, R]) call(ctx context.Context, args A) (result R, err error) {
+func (c *caller[A, R]) call(ctx context.Context, args A) (R, error) {
+	result, err := c.once(ctx, args)
+	if err != nil && c.stub.peer.mayRetry(ctx, err) {
+		return c.retry(ctx, args, err)
+	}
+	return result, err
+}
+
+// retry makes a call again that has failed with err.
+func (c *caller[A, R]) retry(ctx context.Context, args A, err error) (result R, _ error) {
+	r := c.stub.peer.newRetry(ctx)
+	defer r.stop()
+	for r.again(&err) {
+		result, err = c.once(r.ctx, args)
+	}
+	return result, err
+}
+
+func (c *caller[A, R]) once(ctx context.Context, args A) (result R, err error) {
 	if chain := c.stub.peer.clientChain(); chain != nil {
 		return c.callThrough(ctx, chain, args)
 	}
@@ -106,7 +158,7 @@ func (c *caller[A, R]) callThrough(ctx context.Context, chain Handler, args A) (
 
 // through makes a call with middleware.
 func (c *caller[A, R]) through(ctx context.Context, chain Handler, args *A) (result R, err error) {
-	if c.prefix == nil {
+	if c.aim().prefix == nil {
 		return result, c.stub.noMethod(c.name)
 	}
 	r := &Request{op: OpCall, client: true, peer: c.stub.peer, stub: c.stub, member: c.name}
@@ -180,7 +232,7 @@ func (cb *callback[A, R]) done(ctx context.Context, r mux.Reply, err error) {
 		err = c.stub.peer.cut(&r)
 	}
 	if err != nil {
-		err = callError(err)
+		err = c.stub.peer.callError(err)
 	} else if err = c.decode(&result, r); err != nil {
 		result = *new(R)
 	}

@@ -103,7 +103,7 @@ func (d *demoRun) listen() error {
 
 func (d *demoRun) dial(ctx context.Context) (err error) {
 	start := time.Now()
-	if d.peer, err = d.client.Dial(ctx, d.server.Addr()); err != nil {
+	if d.peer, err = d.client.Dial(ctx, d.server.Addr(), netron.DialReconnect(0, -1)); err != nil {
 		return err
 	}
 	d.say("connected to peer %q in %s", d.peer.ID(), took(start))

@@ -16,6 +16,9 @@ import (
 // ServiceName is the name under which [Expose] exposes the service.
 const ServiceName = "calculator@1.0.0"
 
+// InnerName is the name of the service that [Calculator.Child] returns.
+const InnerName = "inner@1.0.0"
+
 // Calculator is the reference service.
 type Calculator struct {
 	Version string                     `netron:"version,readonly"`
@@ -98,6 +101,17 @@ func (*Calculator) TypeOf(_ context.Context, v codec.Raw) string {
 	}
 }
 
+// Child returns a new service whose method value returns n.
+func (*Calculator) Child(_ context.Context, n float64) (*netron.Service, error) {
+	return netron.NewServiceOf(InnerName, &Inner{n: n})
+}
+
+// Inner is the service that [Calculator.Child] returns.
+type Inner struct{ n float64 }
+
+// Value returns the number that the service was made for.
+func (i *Inner) Value(context.Context) float64 { return i.n }
+
 // Nothing has no result.
 func (*Calculator) Nothing(context.Context) {}
 
@@ -164,6 +178,14 @@ type Client struct {
 	Echo     func(ctx context.Context, v any) (any, error)
 	EchoAll  func(ctx context.Context, vs ...any) ([]any, error)
 	TypeOf   func(ctx context.Context, v any) (string, error)
+	Child    func(ctx context.Context, n float64) (*InnerClient, error)
 	Nothing  func(ctx context.Context) error
 	Sleep    func(ctx context.Context, ms float64, v any) (any, error)
+}
+
+// InnerClient is the service that Child returns, as Go callers see it.
+type InnerClient struct {
+	Service *netron.Stub
+
+	Value func(ctx context.Context) (float64, error)
 }

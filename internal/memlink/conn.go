@@ -16,6 +16,9 @@ const bufferBytes = 64 << 10
 // Addr is the address of an end of a link.
 type Addr struct{ name string }
 
+// AddrOf returns the address with a name.
+func AddrOf(name string) Addr { return Addr{name} }
+
 // Network returns "memory".
 func (Addr) Network() string { return "memory" }
 
@@ -27,6 +30,7 @@ func (a Addr) String() string { return a.name }
 type Conn struct {
 	in, out       *pipe
 	local, remote Addr
+	far           *Conn
 
 	closeOnce sync.Once
 }
@@ -39,7 +43,8 @@ func Pipe() (a, b *Conn) { return newLink("a", "b") }
 func newLink(nameA, nameB string) (a, b *Conn) {
 	ab, ba := newPipe(bufferBytes), newPipe(bufferBytes)
 	a = &Conn{in: ba, out: ab, local: Addr{nameA}, remote: Addr{nameB}}
-	b = &Conn{in: ab, out: ba, local: Addr{nameB}, remote: Addr{nameA}}
+	b = &Conn{in: ab, out: ba, local: Addr{nameB}, remote: Addr{nameA}, far: a}
+	a.far = b
 	return a, b
 }
 
@@ -55,8 +60,13 @@ func (c *Conn) Read(b []byte) (int, error) {
 // writes at once may mix.
 func (c *Conn) Write(b []byte) (int, error) {
 	n, err := c.out.write(b)
-	if errors.Is(err, syscall.EPIPE) && c.out.isReadClosed() {
-		c.Cut() // a closed socket answers data with a reset
+	if errors.Is(err, errNoReader) {
+		// A closed socket answers data with a reset. Whom that does not reach, because
+		// the other direction is stalled, takes the data for sent.
+		if !c.far.sendReset() {
+			return len(b), nil
+		}
+		err = syscall.EPIPE
 	}
 	return n, c.wrap("write", err)
 }
@@ -75,15 +85,39 @@ func (c *Conn) Close() error {
 	c.closeOnce.Do(func() {
 		unread := false
 		c.in.change(func() {
-			unread = c.in.size > 0
+			unread = c.in.size > 0 && !c.in.stalled
 			c.in.readClosed = true
 		})
 		c.out.change(func() { c.out.finished, c.out.wrClosed = true, true })
 		if unread {
-			c.Cut()
+			c.sendReset()
 		}
 	})
 	return nil
+}
+
+// sendReset resets the link and returns true, or on a stalled link leaves that to
+// Resume.
+func (c *Conn) sendReset() bool {
+	arrives := false
+	c.out.change(func() {
+		arrives = !c.out.stalled
+		c.out.resetHeld = !arrives
+	})
+	if arrives {
+		c.Cut()
+	}
+	return arrives
+}
+
+// Far returns the other end of the link.
+func (c *Conn) Far() *Conn { return c.far }
+
+// Ended reports whether the link was reset or both ends have been closed.
+func (c *Conn) Ended() bool {
+	ended := false
+	c.in.look(func() { ended = c.in.reset || c.in.readClosed && c.in.wrClosed })
+	return ended
 }
 
 // LocalAddr returns the address of this end.

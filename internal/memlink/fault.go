@@ -8,12 +8,26 @@ func (c *Conn) Cut() {
 	c.out.cut()
 }
 
-// Stall stops the bytes written at this end from arriving, the end of the
-// direction included, until Resume. Writes go on until the buffer is full.
+// Stall stops what this end sends from arriving, until Resume: bytes, the end of
+// the direction, and the reset by which a closed end answers. Writes go on until the
+// buffer is full. Cut needs no line and works all the same.
 func (c *Conn) Stall() { c.out.change(func() { c.out.stalled = true }) }
 
-// Resume ends a Stall.
-func (c *Conn) Resume() { c.out.change(func() { c.out.stalled = false }) }
+// Resume ends a Stall: what was held back arrives, a reset included.
+func (c *Conn) Resume() {
+	reset, refused := false, false
+	c.out.change(func() {
+		c.out.stalled = false
+		reset = c.out.resetHeld
+		refused = c.out.readClosed && c.out.size > 0
+	})
+	switch {
+	case reset:
+		c.Cut()
+	case refused: // as a write to a closed end is
+		c.far.sendReset()
+	}
+}
 
 // Delay lets bytes written from now on at this end arrive d later. They do not
 // overtake earlier ones.

@@ -182,6 +182,70 @@ func TestStall(t *testing.T) {
 	})
 }
 
+// stallBoth stalls both directions.
+func stallBoth(a, b *Conn) {
+	a.Stall()
+	b.Stall()
+}
+
+func TestStallHoldsResetOfUnreadData(t *testing.T) {
+	inBubble(t, func(t *testing.T, a, b *Conn) {
+		b.Write([]byte("unread"))
+		stallBoth(a, b)
+		a.Close()
+		b.SetReadDeadline(time.Now().Add(time.Hour))
+		_, err := b.Read(make([]byte, 10))
+		wantErr(t, "Read while the other end has closed behind a stall", err, os.ErrDeadlineExceeded)
+		if _, err := b.Write([]byte("into the dark")); err != nil {
+			t.Errorf("Write = %v, want nil as nothing comes back", err)
+		}
+		if a.Ended() {
+			t.Error("Ended before the other end knows")
+		}
+		b.SetReadDeadline(time.Time{})
+		b.Resume() // its bytes are answered with a reset, which does not arrive
+		if _, err := b.Write([]byte("again")); err != nil {
+			t.Errorf("Write = %v, want nil as the reset is held back", err)
+		}
+		a.Resume()
+		_, err = b.Read(make([]byte, 10))
+		wantErr(t, "Read after Resume", err, syscall.ECONNRESET)
+		if !a.Ended() || !b.Ended() {
+			t.Error("not Ended after a reset")
+		}
+	})
+}
+
+func TestStallHoldsClose(t *testing.T) {
+	inBubble(t, func(t *testing.T, a, b *Conn) {
+		stallBoth(a, b)
+		b.Write([]byte("never read"))
+		a.Close() // without unread data: nothing has arrived
+		a.Resume()
+		_, err := b.Read(make([]byte, 10))
+		wantErr(t, "Read behind the end", err, io.EOF)
+		b.Resume()
+		_, err = b.Read(make([]byte, 10))
+		wantErr(t, "Read after the bytes met a closed end", err, syscall.ECONNRESET)
+	})
+}
+
+func TestEnded(t *testing.T) {
+	inBubble(t, func(t *testing.T, a, b *Conn) {
+		if a.Far() != b || b.Far() != a {
+			t.Error("Far is not the other end")
+		}
+		a.Close()
+		if a.Ended() || b.Ended() {
+			t.Error("Ended with one end open")
+		}
+		b.Close()
+		if !a.Ended() || !b.Ended() {
+			t.Error("not Ended with both ends closed")
+		}
+	})
+}
+
 func TestDelay(t *testing.T) {
 	inBubble(t, func(t *testing.T, a, b *Conn) {
 		a.Delay(200 * time.Millisecond)

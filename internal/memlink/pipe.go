@@ -1,6 +1,7 @@
 package memlink
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -23,10 +24,11 @@ type pipe struct {
 	wrClosed   bool // the writer's end was closed
 	reset      bool
 
-	stalled  bool
-	delay    time.Duration
-	rate     int       // bytes per second; 0 is no limit
-	lineFree time.Time // when a throttled line has carried all of queue
+	stalled   bool
+	resetHeld bool // the writer's end has answered with a reset that was not let through
+	delay     time.Duration
+	rate      int       // bytes per second; 0 is no limit
+	lineFree  time.Time // when a throttled line has carried all of queue
 
 	readDeadline  time.Time
 	writeDeadline time.Time
@@ -43,6 +45,9 @@ func newPipe(limit int) *pipe {
 	p.cond = sync.NewCond(&p.mu)
 	return p
 }
+
+// errNoReader reports a write to an end that was closed.
+var errNoReader = errors.New("memlink: the other end is closed")
 
 // change runs f with the pipe locked and wakes everybody.
 func (p *pipe) change(f func()) {
@@ -118,8 +123,10 @@ func (p *pipe) write(b []byte) (n int, err error) {
 			return n, net.ErrClosed
 		case p.reset:
 			return n, syscall.ECONNRESET
-		case p.finished, p.readClosed:
+		case p.finished:
 			return n, syscall.EPIPE
+		case p.readClosed && !p.stalled:
+			return n, errNoReader
 		case !p.writeDeadline.IsZero() && !now.Before(p.writeDeadline):
 			return n, os.ErrDeadlineExceeded
 		case n == len(b):
@@ -164,10 +171,11 @@ func (p *pipe) put(b []byte, now time.Time) {
 	p.cond.Broadcast()
 }
 
-func (p *pipe) isReadClosed() bool {
+// look runs f with the pipe locked.
+func (p *pipe) look(f func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.readClosed
+	f()
 }
 
 // cut drops what is on its way and fails both ends.

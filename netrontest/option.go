@@ -1,0 +1,32 @@
+package netrontest
+
+import "github.com/d-e-v-grid/netron"
+
+// Option changes the nodes that [NewPair], [NewCluster] and [Network.Start] make.
+type Option func(*options)
+
+type options struct {
+	configure []func(*netron.Config)
+	prepare   []func(*netron.Node) error
+}
+
+// Configure runs f on the configuration of each node before the node is made, and
+// again at a restart. By its ID, which is the name of the node's host, f can tell
+// the nodes apart. Config.Addr is not used.
+func Configure(f func(cfg *netron.Config)) Option {
+	return func(o *options) { o.configure = append(o.configure, f) }
+}
+
+// Prepare runs f on each node before it listens, and again at a restart: the place
+// to expose services that must be there from the beginning.
+func Prepare(f func(node *netron.Node) error) Option {
+	return func(o *options) { o.prepare = append(o.prepare, f) }
+}
+
+func collect(opts []Option) *options {
+	o := new(options)
+	for _, opt := range opts {
+		opt(o)
+	}
+	return o
+}

@@ -1,0 +1,295 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"maps"
+
+	"github.com/google/uuid"
+
+	"github.com/d-e-v-grid/netron/codec"
+	"github.com/d-e-v-grid/netron/mux"
+)
+
+// Services that a peer exposes at this side, those that this side publishes at a peer,
+// and those that one peer alone sees (protocol sections 6.7 and 7.3).
+
+// published are the services that one side of a connection exposes at the other.
+type published struct {
+	theirs map[string]*entry // exposed here by the peer, by qualified name
+	ours   map[string]*entry // that we exposed at the peer, by the definition id that it gave
+
+	pending  int           // requests to expose one of ours that have not been answered
+	settledc chan struct{} // closed when one of them has been; nil if nobody waits
+}
+
+// maxExposed returns how many services a peer may expose here.
+func (c *Config) maxExposed() int {
+	if c.MaxExposedServices < 0 {
+		return int(^uint(0) >> 1)
+	}
+	return c.MaxExposedServices
+}
+
+// exposureRefused is what a peer gets that may not expose services here.
+func exposureRefused(task string) error {
+	return &Error{Code: PermissionDenied, Message: fmt.Sprintf("Core task '%s' is disabled for remote peers", task)}
+}
+
+// runExposeService makes a service of the peer known here, and relays what is asked of
+// it.
+func (e *Endpoint) runExposeService(ctx context.Context, raw *codec.Raw) (*codec.Definition, error) {
+	c := connFrom(ctx)
+	if c == nil || e.cfg.maxExposed() == 0 {
+		return nil, exposureRefused(taskExposeService)
+	}
+	if raw == nil {
+		return nil, missingArgument(taskExposeService, 0)
+	}
+	var meta codec.Meta
+	if err := codec.UnmarshalLimits(*raw, &meta, e.cfg.Limits); err != nil {
+		return nil, argumentError(taskExposeService, 0, err)
+	}
+	meta.Extra = nil
+	name, version, err := parseServiceName(joinName(meta.Name, meta.Version))
+	if err != nil || name != meta.Name || version != meta.Version {
+		return nil, Errorf(InvalidArgument, "no name for a service: %q, version %q", shown(meta.Name), shown(meta.Version))
+	}
+	d := &codec.Definition{ID: uuid.NewString(), PeerID: c.peer.ID(), Meta: meta}
+	stub := newStub(c.peer, d)
+	stub.nested = &nestedStub{conn: c} // it ends with the connection
+	entry, err := newEntry(stub.relayed(), d.ID, d.PeerID)
+	if err != nil {
+		return nil, &Error{Code: InvalidArgument, Message: err.Error(), cause: err}
+	}
+	entry.publisher = c
+	if err := c.addExposed(entry); err != nil {
+		return nil, err
+	}
+	return &entry.definition, nil
+}
+
+func (c *conn) addExposed(e *entry) error {
+	h := &c.held
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch limit := c.endpoint.cfg.maxExposed(); {
+	case h.ended:
+		return &Error{Code: Unavailable, Message: "the connection has ended"}
+	case len(h.theirs) >= limit:
+		return &Error{Code: ResourceExhausted, Message: fmt.Sprintf("the peer exposes %d services, limit %d", len(h.theirs), limit)}
+	}
+	if err := c.endpoint.services.add(e); err != nil {
+		return &Error{Code: CodeOf(err), Message: fmt.Sprintf("Service '%s' exists already", e.service.QualifiedName()), cause: err}
+	}
+	if h.theirs == nil {
+		h.theirs = make(map[string]*entry)
+	}
+	h.theirs[e.service.QualifiedName()] = e
+	return nil
+}
+
+// runUnexposeService takes out what the peer has exposed, and returns the id of its
+// definition.
+func (e *Endpoint) runUnexposeService(ctx context.Context, qualified *string) (string, error) {
+	c := connFrom(ctx)
+	if c == nil || e.cfg.maxExposed() == 0 {
+		return "", exposureRefused(taskUnexposeService)
+	}
+	if qualified == nil {
+		return "", missingArgument(taskUnexposeService, 0)
+	}
+	q, err := parseQuery(*qualified)
+	if err != nil {
+		return "", err
+	}
+	entry := c.takeExposed(q)
+	switch {
+	case entry != nil:
+		e.services.remove(entry)
+		return entry.definition.ID, nil
+	case e.services.resolve(q) != nil:
+		return "", &Error{Code: PermissionDenied, Message: fmt.Sprintf("Service '%s' was not exposed by this peer", shown(*qualified))}
+	}
+	return "", serviceNotFound(*qualified)
+}
+
+// takeExposed removes what the peer exposed here from the table of the connection, nil
+// if there is no such service.
+func (c *conn) takeExposed(q query) *entry {
+	h := &c.held
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	e := lookUp(h.theirs, q)
+	if e != nil {
+		delete(h.theirs, e.service.QualifiedName())
+	}
+	return e
+}
+
+// Publish exposes a service of this side at the peer, for all that the peer serves:
+// what they ask of it the peer passes on. The peer must allow it; else the error has
+// the code [PermissionDenied], and [AlreadyExists] if the name is taken there. It lasts
+// until [Peer.Unpublish], or the end of the connection. The service need not be exposed
+// here.
+func (p *Peer) Publish(ctx context.Context, s *Service) error {
+	e, err := newEntry(s, "", p.endpoint.cfg.ID)
+	if err != nil {
+		return err
+	}
+	s.exposed.Store(true)
+	c := p.conn.Load()
+	c.held.begin()
+	var d *codec.Definition
+	err = p.RunTask(ctx, taskExposeService, &d, &e.definition.Meta)
+	if err == nil && d != nil {
+		e.definition = *d
+	} else {
+		e = nil
+	}
+	c.held.settle(e)
+	return err
+}
+
+// begin notes that a service is being published.
+func (h *holdings) begin() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.pending++
+}
+
+// settle notes that the publishing of a service has ended, without success if e is nil.
+func (h *holdings) settle(e *entry) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.pending--
+	if h.settledc != nil {
+		close(h.settledc)
+		h.settledc = nil
+	}
+	if e == nil || h.ended {
+		return
+	}
+	if h.ours == nil {
+		h.ours = make(map[string]*entry)
+	}
+	h.ours[e.definition.ID] = e
+}
+
+// settled returns a channel that is closed when the next publishing has ended, nil if
+// there is none under way.
+func (h *holdings) settled() <-chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.pending == 0 {
+		return nil
+	}
+	if h.settledc == nil {
+		h.settledc = make(chan struct{})
+	}
+	return h.settledc
+}
+
+// await is find for a request that may have come before the answer which says that its
+// service has been published: others know of it as soon as the peer does.
+func (c *conn) await(ctx context.Context, id []byte) *entry {
+	for {
+		settledc := c.held.settled()
+		e := c.find(id)
+		if e != nil || settledc == nil {
+			return e
+		}
+		select {
+		case <-settledc:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// Unpublish takes back a service that [Peer.Publish] exposed, by its qualified name. It
+// returns an error of code [NotFound] if there is none.
+func (p *Peer) Unpublish(ctx context.Context, qualified string) error {
+	h := &p.conn.Load().held
+	h.mu.Lock()
+	var found *entry
+	for _, e := range h.ours {
+		if e.service.QualifiedName() == qualified {
+			found = e
+		}
+	}
+	h.mu.Unlock()
+	if found == nil {
+		return Errorf(NotFound, "rpc: service %s is not published at the peer", qualified)
+	}
+	key := qualified
+	if p.Kind() != mux.KindNetron {
+		key = found.service.Name() // TypeScript peers have it under its bare name
+	}
+	if err := p.RunTask(ctx, taskUnexposeService, nil, key); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.ours, found.definition.ID)
+	return nil
+}
+
+// Expose makes a Go value callable by this peer alone. See [Endpoint.Expose].
+func (p *Peer) Expose(qualified string, value any, opts ...ExposeOption) error {
+	s, err := NewServiceOf(qualified, value, opts...)
+	if err != nil {
+		return err
+	}
+	return p.ExposeService(s)
+}
+
+// ExposeService makes a service callable by this peer alone: for all others it is not
+// there. It may be exposed to several peers. A service that is exposed to all comes
+// before one of the same qualified name, whose name is taken therefore.
+func (p *Peer) ExposeService(s *Service) error {
+	if p.endpoint.services.view.Load().byKey[s.QualifiedName()] != nil {
+		return Errorf(AlreadyExists, "rpc: expose %s: a service of that name is exposed already", s.QualifiedName())
+	}
+	private := p.private.Load()
+	if private == nil {
+		private = newRegistry()
+		private.isPrivate = true
+		if !p.private.CompareAndSwap(nil, private) {
+			private = p.private.Load()
+		}
+	}
+	return private.expose(s, p.endpoint.cfg.ID)
+}
+
+// Conceal ends what [Peer.Expose] began. It returns an error of code [NotFound] if there
+// is no such service.
+func (p *Peer) Conceal(qualified string) error {
+	if private := p.private.Load(); private != nil {
+		return private.conceal(qualified)
+	}
+	return serviceNotFound(qualified)
+}
+
+// visible returns the services with a name that the peer sees, by that.
+func (c *conn) visible() map[string]*entry {
+	public := c.endpoint.services.view.Load().byKey
+	private := c.peer.private.Load()
+	if private == nil {
+		return public
+	}
+	all := maps.Clone(private.view.Load().byKey)
+	maps.Copy(all, public)
+	return all
+}
+
+// named returns what a service is exposed as to the peer, nil if it is not.
+func (c *conn) named(s *Service) *entry {
+	if e := c.endpoint.services.view.Load().ofService(s); e != nil {
+		return e
+	}
+	if private := c.peer.private.Load(); private != nil {
+		return private.view.Load().ofService(s)
+	}
+	return nil
+}

@@ -1,0 +1,202 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/d-e-v-grid/netron/mux"
+)
+
+// retryPolicy says which failed calls are made again.
+type retryPolicy uint8
+
+const (
+	retryNone retryPolicy = iota
+	retryUnsent
+	retryLost
+)
+
+type retryKey struct{}
+
+// Idempotent returns a context for calls that may be served twice without harm. Such a
+// call to a dialled peer that is lost with its connection is made again over the next
+// one, until its deadline; a call without one until the default time limit has passed
+// since it was lost for the first time. It holds for calls that wait for their answer,
+// not for [Stub.CallFunc], [MethodFunc] and [Stub.Go].
+func Idempotent(ctx context.Context) context.Context {
+	return context.WithValue(ctx, retryKey{}, retryLost)
+}
+
+// RetryUnsent is [Idempotent] for calls that must not be served twice: they are made
+// again only if not a byte of them was sent, or if the peer refused them because it
+// shuts down.
+func RetryUnsent(ctx context.Context) context.Context {
+	return context.WithValue(ctx, retryKey{}, retryUnsent)
+}
+
+// WasSent tells from the error of a call whether its request may have reached the peer.
+// known is false if the error does not tell: then it may have. A request that was not
+// sent can be repeated without harm.
+func WasSent(err error) (sent, known bool) {
+	if err == nil {
+		return true, true
+	}
+	if lost, ok := errors.AsType[*mux.LostError](err); ok {
+		return lost.Sent, true
+	}
+	if errors.Is(err, mux.ErrWouldBlock) || errors.Is(err, mux.ErrTooManyCalls) {
+		return false, true
+	}
+	if e, ok := errors.AsType[*Error](err); ok && e.remote {
+		return true, true
+	}
+	return false, false
+}
+
+const (
+	// messageDraining is the text by which a request is refused that was not served.
+	messageDraining = "shutting down"
+
+	messageReconnecting = "reconnecting"
+)
+
+// wasRefused reports whether a peer said that it shuts down and has not served a request.
+func wasRefused(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.remote && e.Code == Unavailable && e.Message == messageDraining
+}
+
+// callError is callError that says so when the peer is being dialled again.
+func (p *Peer) callError(err error) *Error {
+	if p.redial != nil {
+		if lost, ok := errors.AsType[*mux.LostError](err); ok && !lost.Sent && p.State() == StateReconnecting {
+			return &Error{Code: Unavailable, Message: messageReconnecting, cause: err}
+		}
+	}
+	return callError(err)
+}
+
+// retry is a call that is made again.
+type retry struct {
+	peer   *Peer
+	ctx    context.Context //nolint:containedctx // of the call, with a limit
+	cancel context.CancelFunc
+	policy retryPolicy
+	tries  int
+	queued bool // it counts among those that wait for the connection
+}
+
+func policyOf(ctx context.Context) retryPolicy {
+	policy, _ := ctx.Value(retryKey{}).(retryPolicy)
+	return policy
+}
+
+// mayRetry reports whether a call that has failed may be made again.
+func (p *Peer) mayRetry(ctx context.Context, err error) bool {
+	return p.redial != nil && p.allows(policyOf(ctx), err)
+}
+
+// allows reports whether a policy lets a call be made again that has failed with err.
+func (p *Peer) allows(policy retryPolicy, err error) bool {
+	if lost, ok := errors.AsType[*mux.LostError](err); ok {
+		switch policy {
+		case retryLost:
+			return true
+		case retryUnsent:
+			return !lost.Sent
+		}
+		return !lost.Sent && p.endpoint.cfg.OfflineCalls > 0
+	}
+	return policy != retryNone && wasRefused(err)
+}
+
+// newRetry begins to make a call again. The caller stops it.
+func (p *Peer) newRetry(ctx context.Context) *retry {
+	r := &retry{peer: p, ctx: ctx, policy: policyOf(ctx), cancel: func() {}}
+	if d := p.timeout(ctx); d > 0 {
+		r.ctx, r.cancel = context.WithTimeout(ctx, d)
+	}
+	return r
+}
+
+func (r *retry) stop() {
+	r.cancel()
+	if r.queued {
+		r.peer.life.mu.Lock()
+		r.peer.life.offline--
+		r.peer.life.mu.Unlock()
+	}
+}
+
+const (
+	retryPause    = 10 * time.Millisecond
+	maxRetryPause = time.Second
+)
+
+// again waits until the call can be made again, and reports whether it is to be. If the
+// time is up it replaces *err.
+func (r *retry) again(err *error) bool {
+	if *err == nil || !r.peer.allows(r.policy, *err) || !r.enqueue() {
+		return false
+	}
+	pause := jitter(min(retryPause<<min(r.tries, 10), maxRetryPause))
+	r.tries++
+	for waited := false; ; waited = true {
+		event, changec := r.peer.changed()
+		var timer <-chan time.Time
+		switch event.State {
+		case StateClosed:
+			return false
+		case StateConnected:
+			if waited {
+				return true
+			}
+			// The loss may not have been noted yet, or the peer goes on refusing.
+			timer = time.After(pause)
+			changec = nil
+		}
+		select {
+		case <-timer:
+			if r.peer.State() == StateConnected {
+				return true
+			}
+		case <-changec:
+		case <-r.ctx.Done():
+			e := callError(r.ctx.Err())
+			e.Message, e.cause = "no connection in time", errors.Join(e.cause, *err)
+			*err = e
+			return false
+		}
+	}
+}
+
+// enqueue counts a call that waits because all calls may. It reports false if too many do.
+func (r *retry) enqueue() bool {
+	if r.policy != retryNone || r.queued {
+		return true
+	}
+	l := &r.peer.life
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.offline >= r.peer.endpoint.cfg.OfflineCalls {
+		return false
+	}
+	l.offline++
+	r.queued = true
+	return true
+}
+
+// repeat runs something that can be repeated without harm.
+func (p *Peer) repeat(ctx context.Context, run func(context.Context) error) error {
+	err := run(ctx)
+	if err == nil || !p.mayRetry(ctx, err) {
+		return err
+	}
+	r := p.newRetry(ctx)
+	defer r.stop()
+	for r.again(&err) {
+		err = run(r.ctx)
+	}
+	return err
+}
