@@ -9,6 +9,7 @@ import (
 	"github.com/d-e-v-grid/netron/codec"
 	"github.com/d-e-v-grid/netron/engine"
 	"github.com/d-e-v-grid/netron/rpc"
+	"github.com/d-e-v-grid/netron/rpc/auth"
 )
 
 // Config describes a [Node]. The zero value works: a zero field means the
@@ -120,6 +121,10 @@ type Config struct {
 	// TaskOverwrite says what [Node.AddTask] does when the name is taken by another
 	// task. [Overwrite] overrides it for a call. Default [TaskReplace].
 	TaskOverwrite TaskOverwrite
+
+	// Auth says how peers prove who they are. Nil means that they cannot: the task
+	// authenticate answers [Unavailable], and tokens of upgrade requests are ignored.
+	Auth *auth.Config
 
 	// Logger receives rare events: panics of handlers, failures to accept. Nil means
 	// [slog.Default].

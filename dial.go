@@ -29,6 +29,10 @@ func DialHeader(key, value string) DialOption {
 	return func(c *dialSettings) { c.Header.Add(key, value) }
 }
 
+// DialToken shows a bearer token in the upgrade request. A peer that does not accept it
+// closes the connection with code 1008.
+func DialToken(token string) DialOption { return DialHeader("Authorization", "Bearer "+token) }
+
 // DialTLS sets the TLS configuration for wss:// in place of Config.TLS.
 func DialTLS(cfg *tls.Config) DialOption {
 	return func(c *dialSettings) { c.TLS = cfg }

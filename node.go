@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"sync"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/d-e-v-grid/netron/engine"
 	"github.com/d-e-v-grid/netron/mux"
 	"github.com/d-e-v-grid/netron/rpc"
+	"github.com/d-e-v-grid/netron/rpc/auth"
 )
 
 // ErrClosed is returned for work with a node that has been shut down.
@@ -34,6 +36,7 @@ type Node struct {
 	cfg      Config
 	endpoint *rpc.Endpoint
 	server   *engine.Server
+	guard    *auth.Guard     // nil without Config.Auth
 	ctx      context.Context //nolint:containedctx // the documented lifetime of the node, which all handlers run under
 	cancel   context.CancelCauseFunc
 
@@ -63,7 +66,21 @@ func New(cfg Config) (*Node, error) {
 	}
 	n := &Node{cfg: cfg, dialled: make(map[*engine.Conn]struct{}), ended: make(chan struct{})}
 	ctx, cancel := context.WithCancelCause(context.WithValue(context.Background(), nodeKey{}, n))
-	endpoint, err := rpc.NewEndpoint(cfg.rpc(ctx))
+	rpcConfig := cfg.rpc(ctx)
+	if cfg.Auth != nil {
+		authConfig := *cfg.Auth
+		if authConfig.Logger == nil {
+			authConfig.Logger = cfg.logger()
+		}
+		guard, err := auth.New(authConfig)
+		if err != nil {
+			cancel(err)
+			return nil, fmt.Errorf("netron: %w", err)
+		}
+		guard.Install(&rpcConfig)
+		n.guard = guard
+	}
+	endpoint, err := rpc.NewEndpoint(rpcConfig)
 	if err != nil {
 		cancel(err)
 		return nil, fmt.Errorf("netron: %w", err)
@@ -226,10 +243,55 @@ func (n *Node) accept(c *engine.Conn) {
 		// TypeScript connectors append ?id= even to a URL that has a query.
 		_, hint.QueryID, _ = strings.Cut(r.RawQuery, "?"+queryID+"=")
 	}
+	if n.guard != nil {
+		if token, shown := auth.TokenOf(r.Header, r.Query); shown {
+			n.acceptToken(c, hint, token)
+			return
+		}
+	}
+	n.begin(c, hint, nil)
+}
+
+// acceptToken asks who shows a token before anything is read from the connection, on
+// a goroutine of its own, since accept must not block. Close waits for it.
+func (n *Node) acceptToken(c *engine.Conn, hint mux.Hint, token string) {
+	if n.beginDial() != nil {
+		c.CloseWith(engine.CloseGoingAway, "shutting down")
+		return
+	}
+	go func() {
+		defer n.wg.Done()
+		answered := false
+		defer func() {
+			if v := recover(); v != nil {
+				n.cfg.logger().Error("netron: panic of an authenticator", "panic", v, "stack", string(debug.Stack()))
+			}
+			if !answered { // it has panicked, or ended its goroutine
+				c.CloseWith(engine.CloseInternal, "internal error")
+			}
+		}()
+		identity, code, reason := n.guard.Check(n.ctx, token)
+		answered = true
+		if identity == nil {
+			c.CloseWith(code, reason)
+			return
+		}
+		n.begin(c, hint, identity)
+	}()
+}
+
+// begin makes a peer of a connection and starts it.
+func (n *Node) begin(c *engine.Conn, hint mux.Hint, identity *auth.Identity) {
 	p := n.endpoint.NewPeer(false)
+	if identity != nil {
+		p.SetUser(identity)
+	}
 	s := n.endpoint.Bind(p, c, hint)
 	c.Start(s)
 	s.Begin()
+	if n.guard != nil && identity == nil {
+		n.guard.Watch(p)
+	}
 }
 
 // Shutdown stops accepting, refuses new requests, waits until the running ones

@@ -101,6 +101,9 @@ func (c *conn) logPanic(r *mux.Request, v any) {
 
 // handle runs what the request asks for and appends the result to dst.
 func (c *conn) handle(ctx context.Context, r *mux.Request, payload, dst []byte) ([]byte, error) {
+	if err := c.admit(r); err != nil {
+		return dst, err
+	}
 	if m, ok := r.Target.(*method); ok { // found by route
 		args := payload[r.Offset:]
 		if m.limit > 0 {

@@ -54,6 +54,16 @@ type Config struct {
 	Workers     int
 	WorkerBytes int
 
+	// Authenticate serves the core task authenticate: it gets the encoded credentials,
+	// nil if there were none, and returns the result of the task. Nil means that the
+	// task answers [Unavailable].
+	Authenticate func(ctx context.Context, credentials codec.Raw) (any, error)
+
+	// Admit is asked before each request of a peer that connected to this side, that
+	// task alone excepted, whether the request is one for something that exists or not.
+	// An error is the answer. It must not block. Nil admits all.
+	Admit func(*Peer) error
+
 	// MaxReferences limits the services that a peer may hold which methods returned to
 	// it: a method that returns one more fails. Default 10,000.
 	MaxReferences int

@@ -81,6 +81,7 @@ func newTaskTable(e *Endpoint) *taskTable {
 		taskUnexposeService: e.runUnexposeService,
 		taskUnrefService:    e.runUnrefService,
 		taskInvalidateCache: e.runInvalidateCache,
+		taskAuthenticate:    e.runAuthenticate,
 	} {
 		m, err := newReflectMethod(name, reflect.ValueOf(fn), 0)
 		if err != nil {

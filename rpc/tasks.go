@@ -18,6 +18,7 @@ const (
 	taskUnexposeService = "unexpose_service"
 	taskUnrefService    = "unref_service"
 	taskInvalidateCache = "invalidate_cache"
+	taskAuthenticate    = "authenticate"
 )
 
 // handleTask serves TASK: an array of task name and arguments (protocol section
@@ -116,6 +117,29 @@ func (e *Endpoint) runUnrefService(ctx context.Context, id *codec.Raw) {
 	if c := connFrom(ctx); c != nil && id != nil && id.Unmarshal(&text) == nil {
 		c.unref(text)
 	}
+}
+
+// runAuthenticate tells who the peer is (protocol section 7.6).
+func (e *Endpoint) runAuthenticate(ctx context.Context, credentials *codec.Raw) (any, error) {
+	if e.cfg.Authenticate == nil {
+		return nil, &Error{Code: Unavailable, Message: "authentication is not configured"}
+	}
+	if credentials == nil {
+		return e.cfg.Authenticate(ctx, nil)
+	}
+	return e.cfg.Authenticate(ctx, *credentials)
+}
+
+// admit returns why a request is refused before anybody looks what it is for. Only
+// peers that connected to this side have to prove who they are.
+func (c *conn) admit(r *mux.Request) error {
+	if c.endpoint.cfg.Admit == nil || c.peer.connector || c.local {
+		return nil
+	}
+	if m, ok := r.Target.(*method); ok && m == c.endpoint.tasks.core[taskAuthenticate] {
+		return nil
+	}
+	return c.endpoint.cfg.Admit(c.peer)
 }
 
 // serviceNotFound is what a peer gets for a service that is not there.

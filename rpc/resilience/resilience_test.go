@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -43,7 +42,7 @@ type test struct {
 
 func newTest(t testing.TB) *test {
 	t.Helper()
-	e, err := rpc.NewEndpoint(rpc.Config{ID: "node", Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	e, err := rpc.NewEndpoint(rpc.Config{ID: "node", Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -330,6 +329,7 @@ func TestRetry(t *testing.T) {
 	unavailable := rpc.Errorf(rpc.Unavailable, "busy")
 	notSent := rpc.Errorf(rpc.Unavailable, "lost: %w", &mux.LostError{})
 	sent := rpc.Errorf(rpc.Unavailable, "lost: %w", &mux.LostError{Sent: true})
+	isAborted := func(err error) bool { return rpc.CodeOf(err) == rpc.Aborted }
 	for _, test := range []struct {
 		name  string
 		cfg   RetryConfig
@@ -346,10 +346,7 @@ func TestRetry(t *testing.T) {
 		{"perhaps sent, idempotent", RetryConfig{Idempotent: isGet}, 1, sent, 0},
 		{"an answer", RetryConfig{Idempotent: isGet}, 1, rpc.Errorf(rpc.NotFound, "gone"), rpc.NotFound},
 		{"open", RetryConfig{Idempotent: isGet}, 1, rpc.Errorf(rpc.Unavailable, "%w", ErrOpen), rpc.Unavailable},
-		{
-			"retryable", RetryConfig{Idempotent: isGet, Retryable: func(err error) bool { return rpc.CodeOf(err) == rpc.Aborted }},
-			1, rpc.Errorf(rpc.Aborted, "conflict"), 0,
-		},
+		{"retryable", RetryConfig{Idempotent: isGet, Retryable: isAborted}, 1, rpc.Errorf(rpc.Aborted, "conflict"), 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -29,9 +29,9 @@ func newTable[K comparable, V any](limit int, isDead func(K) bool) *table[K, V] 
 	return &table[K, V]{isDead: isDead, lru: lru, sweepAt: minSweep}
 }
 
-// get returns the value of a key, which make makes if there is none. make must not
+// get returns the value of a key, which create makes if there is none. create must not
 // block.
-func (t *table[K, V]) get(key K, make func() V) V {
+func (t *table[K, V]) get(key K, create func() V) V {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if v, ok := t.lru.Get(key); ok {
@@ -45,7 +45,7 @@ func (t *table[K, V]) get(key K, make func() V) V {
 		}
 		t.sweepAt = max(minSweep, 2*t.lru.Len())
 	}
-	v := make()
+	v := create()
 	t.lru.Add(key, v)
 	return v
 }
