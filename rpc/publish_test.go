@@ -157,8 +157,12 @@ func TestPublishErrors(t *testing.T) {
 	open := link(t, newEndpoint(t, Config{ID: "owner"}), newEndpoint(t, Config{ID: "hub", MaxExposedServices: -1}))
 	methods := map[string]any{"m": map[string]any{"type": "void", "arguments": []any{}}}
 	for _, meta := range []any{
-		nil, 5, map[string]any{}, map[string]any{"name": "a b", "methods": methods}, map[string]any{"name": "a@1.0.0", "methods": methods},
-		map[string]any{"name": "a", "version": "x", "methods": methods}, map[string]any{"name": "a"},
+		nil, 5,
+		map[string]any{},
+		map[string]any{"name": "a b", "methods": methods},
+		map[string]any{"name": "a@1.0.0", "methods": methods},
+		map[string]any{"name": "a", "version": "x", "methods": methods},
+		map[string]any{"name": "a"},
 		map[string]any{"name": "a", "methods": map[string]any{"not valid": map[string]any{}}},
 	} {
 		if err := open.peer.RunTask(ctx, "expose_service", nil, meta); CodeOf(err) != InvalidArgument {
