@@ -57,8 +57,7 @@ type Config struct {
 	ReconnectDelay    time.Duration
 	MaxReconnectDelay time.Duration
 	// MaxReconnectAttempts is after how many failures in a row a dialled peer is given
-	// up. Default none; a negative number
-	// means that peers do not reconnect at all.
+	// up. Default none; a negative number means that peers do not reconnect at all.
 	MaxReconnectAttempts int
 	// OfflineCalls is how many calls may wait while a dialled peer is being dialled
 	// again, each no longer than its own time limit; others fail at once. Default 0.
