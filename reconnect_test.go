@@ -489,6 +489,7 @@ func TestIdempotentCalls(t *testing.T) {
 			t.Errorf("idempotent call = %v, %v, served %d times, want twice more", ok, err, s.calls.Load())
 		}
 		s.down()
+		synctest.Wait() // a call before the loss is noticed may be sent
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
 		start := time.Now()
