@@ -295,9 +295,10 @@ func (n *Node) begin(c *engine.Conn, hint mux.Hint, identity *auth.Identity) {
 }
 
 // Shutdown stops accepting, refuses new requests, waits until the running ones
-// have been answered or ctx ends, calls the functions of [Node.OnShutdown], and ends all connections of the node with
-// close code 1001. It returns an error that wraps ctx.Err() if requests were cut off. Of several calls
-// the one whose ctx ends first decides. It must not be called from a handler or a
+// have been answered or ctx ends, calls the functions of [Node.OnShutdown], and ends
+// all connections of the node with close code 1001. It returns an error that wraps
+// ctx.Err() if requests were cut off. Of several calls the one whose ctx ends first
+// decides. It must not be called from a handler or a
 // callback of [Stub.CallFunc].
 func (n *Node) Shutdown(ctx context.Context) error {
 	n.stop()

@@ -19,6 +19,8 @@ type pauser struct {
 	got  atomic.Int64
 	allc chan struct{} // closed when want messages have come
 	want int64
+
+	pausec chan struct{} // closed when reading has been paused; nil if nobody waits
 }
 
 func (p *pauser) Message(_ bool, b []byte) {
@@ -30,6 +32,9 @@ func (p *pauser) Message(_ bool, b []byte) {
 	case 1:
 		p.conn.PauseReading()
 		p.conn.PauseReading() // does no more
+		if p.pausec != nil {
+			close(p.pausec)
+		}
 	case p.want:
 		close(p.allc)
 	}
@@ -86,15 +91,13 @@ func TestPauseReading(t *testing.T) {
 func TestPauseEndsWithTheConnection(t *testing.T) {
 	forEachRole(t, func(t *testing.T, r role) {
 		paused := func() (*conversation, *Conn) {
-			h := &pauser{t: t, want: -1}
+			h := &pauser{t: t, want: -1, pausec: make(chan struct{})}
 			tc, c := r.open(t, Config{}, func(c *Conn) Handler {
 				h.conn, h.Echo = c, Echo{conn: c, max: maxEcho}
 				return h
 			})
 			tc.writeFrame(asBinary, string(binary.BigEndian.AppendUint64(nil, 1)))
-			for h.got.Load() == 0 {
-				time.Sleep(time.Millisecond) // for the peer's side, which cannot be waited for
-			}
+			<-h.pausec
 			return tc, c
 		}
 		tc, c := paused()

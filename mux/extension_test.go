@@ -50,6 +50,39 @@ func TestCancelPacket(t *testing.T) {
 	}
 }
 
+// TestGoAwayPacket checks that only a peer which negotiated it can ask for this, and be
+// asked.
+func TestGoAwayPacket(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		features []string
+		flags    wire.Flags
+		want     int
+	}{
+		{"negotiated", []string{FeatureGoAway}, wire.Request(wire.TypeGoAway), 1},
+		{"no impulse", []string{FeatureGoAway}, wire.Flags(wire.TypeGoAway), 0},
+		{"not negotiated", nil, wire.Request(wire.TypeGoAway), 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			told := 0
+			cfg := Config{LocalID: "x", Features: tc.features, Workers: newTestWorkers(t), Overloaded: []byte{0xc0}, Draining: []byte{0xc0}, Serve: echo, GoAway: func(*Session, []byte) { told++ }}
+			a, b := Pipe(cfg, cfg)
+			defer func() {
+				a.Close(closeNormal, "")
+				<-a.Done()
+			}()
+			b.Message(false, append(wire.AppendHeader(nil, 5, tc.flags), 0x92, 0xa0, 0x00))
+			b.ReadDone()
+			if told != tc.want || b.Err() != nil {
+				t.Errorf("told %d times, want %d; the session: %v", told, tc.want, b.Err())
+			}
+			if sent := a.GoAway([]byte{0x92, 0xa0, 0x00}); sent != (tc.features != nil) || told != tc.want+len(tc.features) {
+				t.Errorf("GoAway = %t, told %d times", sent, told)
+			}
+		})
+	}
+}
+
 // TestCancelIsSent checks that a peer is told of a call that nobody waits for, and only
 // one that understands it.
 func TestCancelIsSent(t *testing.T) {

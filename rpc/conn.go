@@ -26,8 +26,7 @@ type conn struct {
 	ctx      *peerContext // the parent of what handlers run under
 	ownerCtx *peerContext // of those that run on the read owner
 
-	canMeta atomic.Bool              // negotiated
-	info    atomic.Pointer[mux.Peer] // nil until the handshake is done
+	info atomic.Pointer[mux.Peer] // nil until the handshake is done
 
 	held holdings // what the peer got as results
 
@@ -97,9 +96,7 @@ func (c *conn) attach(s *mux.Session) {
 
 // ready is called when the handshake is done.
 func (c *conn) ready(s *mux.Session, info mux.Peer) {
-	c.canMeta.Store(info.Has(mux.FeatureMeta))
 	c.info.Store(&info)
-	c.peer.info.Store(&info)
 	if !c.local {
 		c.endpoint.add(s, c.peer, info)
 	}

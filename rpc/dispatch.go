@@ -72,7 +72,7 @@ func (c *conn) finish(r *mux.Request, dst, out []byte, err error) ([]byte, bool)
 	}
 	if c.ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		// Not the caller has given up, but this side.
-		err = &Error{Code: Unavailable, Message: "shutting down", cause: err}
+		err = &Error{Code: Unavailable, Message: messageDraining, cause: err}
 	}
 	return c.appendFailure(r, dst, err), true
 }
@@ -87,7 +87,7 @@ func (c *conn) appendFailure(r *mux.Request, dst []byte, err error) (out []byte)
 			out = appendError(dst, errInternal())
 		}
 	}()
-	e := asError(err)
+	e := ofHandler(asError(err))
 	out = appendError(dst, e)
 	if n, limit := len(out)-len(dst)+wire.HeaderLen, c.endpoint.cfg.maxMessageBytes(); n > limit {
 		out = appendError(dst, &Error{Code: e.Code, Message: fmt.Sprintf("error of %d bytes, limit %d: %s", n-wire.HeaderLen, limit, shown(e.Message))})

@@ -158,8 +158,13 @@ type Endpoint struct {
 	// What keeps connections up, see reconnect.go.
 	redialCtx  context.Context //nolint:containedctx // ends when no connection is to be made any more
 	stopRedial context.CancelFunc
-	finished   bool           // no goroutine may begin any more; guarded by mu
-	wg         sync.WaitGroup // goroutines of peers
+
+	// Goroutines that are none of the workers: they dial again, tell of states, and run
+	// middleware and what must not hold up others. Close waits for them.
+	wg       sync.WaitGroup
+	finished bool                    // none may begin any more; guarded by mu
+	ctx      context.Context         //nolint:containedctx // that of background, which ends when Close waits
+	cancel   context.CancelCauseFunc // of ctx
 }
 
 // NewEndpoint returns an endpoint without services. Close it when it is no
@@ -180,12 +185,13 @@ func NewEndpoint(cfg Config) (*Endpoint, error) {
 		services:   newRegistry(),
 		workers:    workers,
 		overloaded: appendError(nil, &Error{Code: ResourceExhausted, Message: "overloaded"}),
-		draining:   appendError(nil, &Error{Code: Unavailable, Message: messageDraining}),
+		draining:   appendError(nil, errDraining()),
 		failed:     appendError(nil, errInternal()),
 		peers:      make(map[*Peer]int),
 		byID:       make(map[string][]*Peer),
 	}
 	e.redialCtx, e.stopRedial = context.WithCancel(context.Background())
+	e.ctx, e.cancel = context.WithCancelCause(context.Background())
 	e.tasks = newTaskTable(e)
 	return e, nil
 }
@@ -323,8 +329,9 @@ func (e *Endpoint) Local() *Peer {
 	return caller
 }
 
-// Drain refuses new requests of all peers and asks them to go away, also of those that are not connected
-// yet, and waits until the running ones have been answered or ctx ends.
+// Drain refuses new requests of all peers, also of those that are not connected yet,
+// asks those that are to connect elsewhere, and waits until the running requests have
+// been answered or ctx ends.
 func (e *Endpoint) Drain(ctx context.Context) error {
 	e.mu.Lock()
 	e.drains = true
@@ -362,6 +369,34 @@ func (e *Endpoint) Close() error {
 	e.mu.Lock()
 	e.finished = true
 	e.mu.Unlock()
+	e.cancel(mux.ErrClosed)
 	e.wg.Wait()
 	return e.workers.Close(workersGrace)
+}
+
+// begin starts a goroutine that the end of the endpoint waits for, or reports that it
+// is too late.
+func (e *Endpoint) begin(f func()) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.finished {
+		return false
+	}
+	e.wg.Go(f)
+	return true
+}
+
+// background runs f on a goroutine that the end of the endpoint waits for. Its context
+// is ctx without the mark of a read owner; it ends with the endpoint, too.
+func (e *Endpoint) background(ctx context.Context, f func(ctx context.Context)) error {
+	started := e.begin(func() {
+		ctx, cancel := context.WithCancelCause(mux.WithoutOwner(ctx))
+		defer cancel(nil)
+		defer context.AfterFunc(e.ctx, func() { cancel(context.Cause(e.ctx)) })()
+		f(ctx)
+	})
+	if !started {
+		return &Error{Code: Unavailable, Message: "this side has shut down", cause: mux.ErrClosed}
+	}
+	return nil
 }

@@ -96,7 +96,7 @@ func SetHeader(ctx context.Context, name, value string) error {
 	switch {
 	case !ok:
 		return Errorf(FailedPrecondition, "rpc: set header: no request is being served under this context")
-	case !r.conn.canMeta.Load():
+	case !r.conn.session.CanMeta():
 		return &Error{Code: Unimplemented, Message: "rpc: set header: the caller cannot read headers", cause: errors.ErrUnsupported}
 	}
 	r.meta.CompareAndSwap(nil, new(requestMeta))

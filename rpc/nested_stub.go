@@ -109,14 +109,12 @@ func (s *Stub) Release(ctx context.Context) error {
 		n.parent.removeChild(s)
 	}
 	// A peer of version 0.6 forgets the service at once, whoever else holds it.
-	if s.peer.Kind() == mux.KindLegacy && n.conn.countLegacy(s.definition.ID, -1) > 0 {
+	if n.conn.kind() == mux.KindLegacy && n.conn.countLegacy(s.definition.ID, -1) > 0 {
 		return errors.Join(errs...)
 	}
-	if s.peer.conn.Load() == n.conn && n.conn.session.Err() == nil {
-		err := s.peer.RunTask(ctx, taskUnrefService, nil, s.definition.ID)
-		if n.conn.session.Err() == nil {
-			errs = append(errs, err)
-		}
+	err := n.conn.runTask(ctx, taskUnrefService, nil, s.definition.ID)
+	if n.conn.session.Err() == nil { // else all was given back with the connection
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

@@ -18,7 +18,6 @@ type Peer struct {
 	connector bool // this side dialled
 
 	conn atomic.Pointer[conn]
-	info atomic.Pointer[mux.Peer] // nil until the handshake is done
 	user atomic.Pointer[any]
 
 	use   atomic.Pointer[[]Middleware] // for what is asked of the peer
@@ -55,16 +54,18 @@ func (p *Peer) SetUser(user any) { p.user.Store(&user) }
 // ID returns the id that the peer claims, empty if it gave none. It is not
 // authenticated.
 func (p *Peer) ID() string {
-	if info := p.info.Load(); info != nil {
-		return info.ID
+	if c := p.conn.Load(); c != nil {
+		if info := c.info.Load(); info != nil {
+			return info.ID
+		}
 	}
 	return ""
 }
 
 // Kind says which software the peer is, zero before the handshake is done.
 func (p *Peer) Kind() mux.Kind {
-	if info := p.info.Load(); info != nil {
-		return info.Kind
+	if c := p.conn.Load(); c != nil {
+		return c.kind()
 	}
 	return 0
 }
@@ -135,11 +136,13 @@ func (p *Peer) Service(ctx context.Context, qualified string) (*Stub, error) {
 	if _, err := parseQuery(qualified); err != nil {
 		return nil, err
 	}
-	var stub *Stub
-	err := p.repeat(ctx, func(ctx context.Context) (err error) {
-		stub, err = p.bind(ctx, qualified)
-		return err
-	})
+	stub, err := p.bind(ctx, qualified)
+	if p.mayRetry(ctx, err) {
+		err = p.retried(ctx, err, func(ctx context.Context) (err error) {
+			stub, err = p.bind(ctx, qualified)
+			return err
+		})
+	}
 	return stub, err
 }
 
@@ -223,13 +226,8 @@ func (c *conn) askAbilities(ctx context.Context) (map[string]*codec.Definition, 
 // result; nil drops it.
 func (p *Peer) RunTask(ctx context.Context, name string, result any, args ...any) error {
 	err := p.conn.Load().runTask(ctx, name, result, args...)
-	if err == nil || !p.mayRetry(ctx, err) {
-		return err
-	}
-	r := p.newRetry(ctx)
-	defer r.stop()
-	for r.again(&err) {
-		err = p.conn.Load().runTask(r.ctx, name, result, args...)
+	if p.mayRetry(ctx, err) {
+		return p.retried(ctx, err, func(ctx context.Context) error { return p.conn.Load().runTask(ctx, name, result, args...) })
 	}
 	return err
 }

@@ -141,7 +141,7 @@ func (p *Peer) Publish(ctx context.Context, s *Service) error {
 	c := p.conn.Load()
 	c.held.begin()
 	var d *codec.Definition
-	err = p.RunTask(ctx, taskExposeService, &d, &e.definition.Meta)
+	err = c.runTask(ctx, taskExposeService, &d, &e.definition.Meta)
 	if err == nil && d != nil {
 		e.definition = *d
 	} else {
@@ -210,7 +210,8 @@ func (c *conn) await(ctx context.Context, id []byte) *entry {
 // Unpublish takes back a service that [Peer.Publish] exposed, by its qualified name. It
 // returns an error of code [NotFound] if there is none.
 func (p *Peer) Unpublish(ctx context.Context, qualified string) error {
-	h := &p.conn.Load().held
+	c := p.conn.Load()
+	h := &c.held
 	h.mu.Lock()
 	var found *entry
 	for _, e := range h.ours {
@@ -223,10 +224,10 @@ func (p *Peer) Unpublish(ctx context.Context, qualified string) error {
 		return Errorf(NotFound, "rpc: service %s is not published at the peer", qualified)
 	}
 	key := qualified
-	if p.Kind() != mux.KindNetron {
+	if c.kind() != mux.KindNetron {
 		key = found.service.Name() // TypeScript peers have it under its bare name
 	}
-	if err := p.RunTask(ctx, taskUnexposeService, nil, key); err != nil {
+	if err := c.runTask(ctx, taskUnexposeService, nil, key); err != nil {
 		return err
 	}
 	h.mu.Lock()

@@ -164,13 +164,8 @@ func callReflect(ctx context.Context, stub *Stub, name string, args []reflect.Va
 		args = args[:len(args)-1]
 	}
 	err := callReflectOnce(ctx, stub, name, args, result)
-	if err == nil || !stub.peer.mayRetry(ctx, err) {
-		return err
-	}
-	r := stub.peer.newRetry(ctx)
-	defer r.stop()
-	for r.again(&err) {
-		err = callReflectOnce(r.ctx, stub, name, args, result)
+	if stub.peer.mayRetry(ctx, err) {
+		return stub.peer.retried(ctx, err, func(ctx context.Context) error { return callReflectOnce(ctx, stub, name, args, result) })
 	}
 	return err
 }

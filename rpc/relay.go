@@ -116,9 +116,8 @@ func (s *Stub) relayResult(ctx context.Context, member string, raw codec.Raw, ds
 	}
 	relay := stub.relayed()
 	relay.forgotten = func() {
-		// Whoever lets go of it last must not wait for the peer. The goroutine ends with
-		// the call that it makes, at the latest with its time limit.
-		go func() { _ = stub.Release(context.Background()) }()
+		// Whoever lets go of it last must not wait for the peer.
+		_ = s.peer.endpoint.background(context.Background(), func(ctx context.Context) { _ = stub.Release(ctx) })
 	}
 	c := connFrom(ctx)
 	if c == nil {

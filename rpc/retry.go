@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"errors"
+	"maps"
 	"time"
 
 	"github.com/d-e-v-grid/netron/mux"
@@ -55,16 +56,37 @@ func WasSent(err error) (sent, known bool) {
 }
 
 const (
-	// messageDraining is the text by which a request is refused that was not served.
-	messageDraining = "shutting down"
-
+	messageDraining     = "shutting down"
 	messageReconnecting = "reconnecting"
 )
 
-// wasRefused reports whether a peer said that it shuts down and has not served a request.
+// fieldUnserved marks the error by which a request is refused that no handler has seen.
+// The errors of handlers never have it: one that was cut off says the same in words, and
+// one may pass on what another peer has refused.
+//
+// Protocol section 12.5.
+const fieldUnserved = "unserved"
+
+// errDraining refuses the requests of a peer that should go elsewhere.
+func errDraining() *Error {
+	return &Error{Code: Unavailable, Message: messageDraining, Fields: map[string]any{fieldUnserved: true}}
+}
+
+// wasRefused reports whether a peer said that it has not served a request.
 func wasRefused(err error) bool {
 	e, ok := errors.AsType[*Error](err)
-	return ok && e.remote && e.Code == Unavailable && e.Message == messageDraining
+	return ok && e.remote && e.Fields[fieldUnserved] == true
+}
+
+// ofHandler returns an error as a handler may send it.
+func ofHandler(e *Error) *Error {
+	if _, marked := e.Fields[fieldUnserved]; !marked {
+		return e
+	}
+	plain := *e
+	plain.Fields = maps.Clone(e.Fields)
+	delete(plain.Fields, fieldUnserved)
+	return &plain
 }
 
 // callError is callError that says so when the peer is being dialled again.
@@ -92,9 +114,11 @@ func policyOf(ctx context.Context) retryPolicy {
 	return policy
 }
 
-// mayRetry reports whether a call that has failed may be made again.
+// mayRetry reports whether a call may be made again that has failed with err; it need
+// not have failed. Callers ask before they make the function for [Peer.retried], which
+// ordinary calls should not pay for.
 func (p *Peer) mayRetry(ctx context.Context, err error) bool {
-	return p.redial != nil && p.allows(policyOf(ctx), err)
+	return err != nil && p.redial != nil && p.allows(policyOf(ctx), err)
 }
 
 // allows reports whether a policy lets a call be made again that has failed with err.
@@ -109,6 +133,17 @@ func (p *Peer) allows(policy retryPolicy, err error) bool {
 		return !lost.Sent && p.endpoint.cfg.OfflineCalls > 0
 	}
 	return policy != retryNone && wasRefused(err)
+}
+
+// retried makes a call again that has failed with err, as long as its context and the
+// outcome allow it, and returns the last outcome.
+func (p *Peer) retried(ctx context.Context, err error, run func(context.Context) error) error {
+	r := p.newRetry(ctx)
+	defer r.stop()
+	for r.again(&err) {
+		err = run(r.ctx)
+	}
+	return err
 }
 
 // newRetry begins to make a call again. The caller stops it.
@@ -185,18 +220,4 @@ func (r *retry) enqueue() bool {
 	l.offline++
 	r.queued = true
 	return true
-}
-
-// repeat runs something that can be repeated without harm.
-func (p *Peer) repeat(ctx context.Context, run func(context.Context) error) error {
-	err := run(ctx)
-	if err == nil || !p.mayRetry(ctx, err) {
-		return err
-	}
-	r := p.newRetry(ctx)
-	defer r.stop()
-	for r.again(&err) {
-		err = run(r.ctx)
-	}
-	return err
 }

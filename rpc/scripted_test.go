@@ -32,7 +32,6 @@ func newScripted(t testing.TB, kind mux.Kind, script map[string]func(arg any) (a
 	near.Ready = func(*mux.Session, mux.Peer) {
 		info := &mux.Peer{ID: "far", Kind: kind}
 		nearConn.info.Store(info)
-		sp.info.Store(info)
 	}
 	other := far.NewPeer(false)
 	otherConn := newConn(far, other)

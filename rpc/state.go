@@ -261,15 +261,3 @@ func (p *Peer) changed() (StateEvent, <-chan struct{}) {
 	}
 	return l.event, l.changec
 }
-
-// begin starts a goroutine that the end of the endpoint waits for, or reports that it
-// is too late.
-func (e *Endpoint) begin(f func()) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.finished {
-		return false
-	}
-	e.wg.Go(f)
-	return true
-}

@@ -120,13 +120,8 @@ func (s *Stub) Call(ctx context.Context, method string, result any, args ...any)
 // ask makes a request, and makes it again where ctx says so.
 func (s *Stub) ask(ctx context.Context, op Op, member string, result any, args []any) error {
 	err := s.askOnce(ctx, op, member, result, args)
-	if err == nil || !s.peer.mayRetry(ctx, err) {
-		return err
-	}
-	r := s.peer.newRetry(ctx)
-	defer r.stop()
-	for r.again(&err) {
-		err = s.askOnce(r.ctx, op, member, result, args)
+	if s.peer.mayRetry(ctx, err) {
+		return s.peer.retried(ctx, err, func(ctx context.Context) error { return s.askOnce(ctx, op, member, result, args) })
 	}
 	return err
 }
@@ -247,22 +242,21 @@ func (s *Stub) CallFunc(ctx context.Context, method string, fn func(context.Cont
 }
 
 // callFuncThrough is CallFunc with middleware, which may block and therefore has a
-// goroutine of its own. It ends with the call.
+// goroutine of its own.
 func (s *Stub) callFuncThrough(ctx context.Context, chain Handler, method string, fn func(context.Context, *Reply, error), args []any) error {
 	r, err := s.outgoing(method, args)
 	if err != nil {
 		return err
 	}
-	go func() {
+	return s.peer.endpoint.background(ctx, func(ctx context.Context) {
 		defer s.recoverCallback(method)
-		raw, err := chain(mux.WithoutOwner(ctx), r)
+		raw, err := chain(ctx, r)
 		if err != nil {
 			fn(ctx, nil, asError(err))
 			return
 		}
 		fn(ctx, &Reply{stub: s, reply: mux.Reply{Payload: orUndefined(raw)}}, nil)
-	}()
-	return nil
+	})
 }
 
 // outgoing returns the request of a call for the middleware.

@@ -115,19 +115,19 @@ func (c *caller[A, R]) decode(result *R, r mux.Reply) error {
 
 func (c *caller[A, R]) call(ctx context.Context, args A) (R, error) {
 	result, err := c.once(ctx, args)
-	if err != nil && c.stub.peer.mayRetry(ctx, err) {
-		return c.retry(ctx, args, err)
+	if c.stub.peer.mayRetry(ctx, err) {
+		return c.retried(ctx, args, err)
 	}
 	return result, err
 }
 
-// retry makes a call again that has failed with err.
-func (c *caller[A, R]) retry(ctx context.Context, args A, err error) (result R, _ error) {
-	r := c.stub.peer.newRetry(ctx)
-	defer r.stop()
-	for r.again(&err) {
-		result, err = c.once(r.ctx, args)
-	}
+// retried is [Peer.retried]. It is a function of its own so that the result need not live
+// on the heap without.
+func (c *caller[A, R]) retried(ctx context.Context, args A, err error) (result R, _ error) {
+	err = c.stub.peer.retried(ctx, err, func(ctx context.Context) (err error) {
+		result, err = c.once(ctx, args)
+		return err
+	})
 	return result, err
 }
 
@@ -176,20 +176,18 @@ func (c *caller[A, R]) through(ctx context.Context, chain Handler, args *A) (res
 }
 
 // startThrough is start with middleware, which may block and therefore has a goroutine
-// of its own. It ends with the call.
-func (c *caller[A, R]) startThrough(ctx context.Context, chain Handler, args A, fn func(context.Context, R, error)) {
-	go func() {
+// of its own.
+func (c *caller[A, R]) startThrough(ctx context.Context, chain Handler, args A, fn func(context.Context, R, error)) error {
+	return c.stub.peer.endpoint.background(ctx, func(ctx context.Context) {
 		defer c.stub.recoverCallback(c.name)
-		ctx := mux.WithoutOwner(ctx)
 		result, err := c.through(ctx, chain, &args)
 		fn(ctx, result, err)
-	}()
+	})
 }
 
 func (c *caller[A, R]) start(ctx context.Context, args A, fn func(context.Context, R, error)) error {
 	if chain := c.stub.peer.clientChain(); chain != nil {
-		c.startThrough(ctx, chain, args, fn)
-		return nil
+		return c.startThrough(ctx, chain, args, fn)
 	}
 	call, err := c.request(&args)
 	if err != nil {
