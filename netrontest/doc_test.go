@@ -57,3 +57,19 @@ func (Calculator) Add(_ context.Context, a, b float64) (float64, error) { return
 type CalculatorClient struct {
 	Add func(ctx context.Context, a, b float64) (float64, error)
 }
+
+// The test that the README shows.
+func TestSilenceIsNoticed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pair := netrontest.NewPair(t)
+		if err := pair.Server.Expose("calculator@1.0.0", Calculator{}); err != nil {
+			t.Fatal(err)
+		}
+		pair.Stall()
+		start := time.Now()
+		<-pair.ToClient.Done()
+		if err, took := pair.ToClient.Err(), time.Since(start); took != time.Minute || err.Error() != "engine: peer is silent" {
+			t.Errorf("the server noticed %v after %v, want what the README says", err, took)
+		}
+	})
+}
