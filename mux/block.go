@@ -119,7 +119,7 @@ func (b *block) recycle() {
 // run serves requests of the block until none is left. It is what a worker does.
 func (b *block) run() {
 	s := b.session
-	r, _ := pooledRequests.Get().(*Request)
+	r := s.takeRequest()
 	answer := newAnswer(s)
 	current := -1
 	defer func() {
@@ -152,10 +152,27 @@ func (b *block) run() {
 		answer = b.answer(answer, start, q, r.response(isError))
 	}
 	answer.Release()
-	*r = Request{Scratch: r.Scratch}
-	pooledRequests.Put(r)
+	s.keepRequest(r)
 	b.flush(true)
 	b.leave()
+}
+
+// takeRequest returns a Request for a worker, if possible one that has served this
+// session before.
+func (s *Session) takeRequest() *Request {
+	if r := s.spare.Swap(nil); r != nil {
+		return r
+	}
+	r, _ := pooledRequests.Get().(*Request)
+	return r
+}
+
+// keepRequest takes back what a worker has done with.
+func (s *Session) keepRequest(r *Request) {
+	*r = Request{Scratch: r.Scratch}
+	if !s.spare.CompareAndSwap(nil, r) {
+		pooledRequests.Put(r)
+	}
 }
 
 // newAnswer returns a buffer that begins with room for frame and packet header.

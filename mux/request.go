@@ -78,8 +78,9 @@ type Request struct {
 	// Inline reports that Serve runs on the read owner and must not block.
 	Inline bool
 
-	// Scratch is for Serve to keep what it wants to find again. It is not shared, is nil
-	// for requests that are served inline, and may be lost at any time.
+	// Scratch is for Serve to keep what it wants to find again, most likely with another
+	// request of the session, but perhaps with one of another. It is not shared, is nil for
+	// requests that are served inline, and may be lost at any time.
 	Scratch any
 
 	id      uint32

@@ -20,11 +20,13 @@ type Session struct {
 	ctx    context.Context //nolint:containedctx // the documented lifetime of the session, handed to request handlers
 	cancel context.CancelCauseFunc
 
+	// Negotiated. They are read by everybody, and away from what changes all the time.
+	canCancel atomic.Bool
+	canMeta   atomic.Bool
+	canGoAway atomic.Bool
+
 	handshake handshake
-	ready     bool        // owned by the read owner
-	canCancel atomic.Bool // negotiated
-	canMeta   atomic.Bool // negotiated
-	canGoAway atomic.Bool // negotiated
+	ready     bool // owned by the read owner
 
 	table     callTable
 	deadlines deadlines
@@ -53,9 +55,10 @@ type Session struct {
 
 	oldest *block // the watched block that the read owner looks at, nil when it has ended; guarded by Workers.mu
 
-	answerSize    atomic.Int32 // the room that a worker's next answer should have
-	inflight      atomic.Int32 // requests being served
-	inflightBytes atomic.Int64 // of their payloads
+	answerSize    atomic.Int32            // the room that a worker's next answer should have
+	spare         atomic.Pointer[Request] // for the next worker
+	inflight      atomic.Int32            // requests being served
+	inflightBytes atomic.Int64            // of their payloads
 	draining      atomic.Bool
 	idlec         chan struct{} // closed when draining and no request is being served
 	idleOnce      sync.Once

@@ -34,9 +34,9 @@ type conn struct {
 	// are in neither table: see [requestContext].
 	marks   atomic.Int32 // length of marked
 	mu      sync.Mutex
-	running map[uint32]*requestContext // whose handlers wait for the end of their context; guarded by mu
-	marked  map[uint32]struct{}        // given up, and not found in running; guarded by mu
-	markAt  time.Time                  // when the last of them was; guarded by mu
+	running map[uint32]*requestState // whose handlers wait for the end of their context; guarded by mu
+	marked  map[uint32]struct{}      // given up, and not found in running; guarded by mu
+	markAt  time.Time                // when the last of them was; guarded by mu
 
 	legacyStubs map[string]int               // stubs to services that a 0.6 peer returned, by definition id; guarded by mu
 	abilities   map[string]*codec.Definition // of a 0.6 peer, by qualified name; guarded by mu
@@ -140,7 +140,7 @@ func (c *conn) cancel(id uint32) {
 	}
 	c.mu.Unlock()
 	if r != nil {
-		r.state.Load().cancel(context.Canceled)
+		r.cancel(context.Canceled)
 	}
 }
 
@@ -167,25 +167,22 @@ func (c *conn) takeMarkLocked(id uint32) bool {
 }
 
 // track makes a request known whose handler waits for the end of its context.
-func (c *conn) track(r *requestContext, state *requestState) {
+func (c *conn) track(id uint32, s *requestState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if r.state.Load() != state {
-		return // the handler has returned meanwhile
-	}
-	if c.takeMarkLocked(r.id) {
-		state.cancel(context.Canceled)
+	if c.takeMarkLocked(id) {
+		s.cancel(context.Canceled)
 	}
 	if c.running == nil {
-		c.running = make(map[uint32]*requestContext)
+		c.running = make(map[uint32]*requestState)
 	}
-	c.running[r.id] = r
+	c.running[id] = s
 }
 
-func (c *conn) untrack(r *requestContext) {
+func (c *conn) untrack(id uint32, s *requestState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.running[r.id] == r { // a peer may use an id twice at a time
-		delete(c.running, r.id)
+	if c.running[id] == s { // a peer may use an id twice at a time
+		delete(c.running, id)
 	}
 }

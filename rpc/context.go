@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/d-e-v-grid/netron/mux"
 )
@@ -43,57 +44,97 @@ func (c *peerContext) Value(key any) any {
 // Most handlers never look at it, so it is made to cost almost nothing until Done is
 // called: only then is there a channel, a timer, and an entry in the tables of the
 // connection. It cannot be used anew, since a handler may have handed it to somebody
-// who keeps it; contexts are allocated many at a time instead.
-type requestContext struct {
-	conn  *conn
-	meta  atomic.Pointer[requestMeta] // nil if the request carries none, and no header of the answer was set
-	state atomic.Pointer[requestState]
-	id    uint32
+// who keeps it. Hence it is one byte, its own place in a slab, where its address is
+// what tells it from others; the rest is in the slab.
+type requestContext struct{ place uint8 }
+
+// slabContexts is how many contexts share an allocation: as many as ended has bits.
+const slabContexts = 32
+
+// contextSlab is memory for the contexts of some requests of one connection. None is
+// used twice.
+type contextSlab struct {
+	contexts [slabContexts]requestContext // at the start, see [requestContext.slab]
+	used     int                          // owned by the worker that makes contexts of it
+	conn     *conn
+	extras   atomic.Pointer[[slabContexts]requestExtra] // nil until a request needs one
+	ended    atomic.Uint32                              // bits: whose handler has returned
+	ids      [slabContexts]uint32
 }
 
-// requestState is what a requestContext has from the first call of Done on.
+// requestExtra is what few requests have.
+type requestExtra struct {
+	meta  atomic.Pointer[requestMeta]  // if the request carries any, or a header of the answer was set
+	state atomic.Pointer[requestState] // from the first call of Done on
+}
+
+// requestState makes a context end.
 type requestState struct {
 	context.Context //nolint:containedctx // it is one
 	cancel          context.CancelCauseFunc
 }
 
-// requestEnded is the state of a requestContext whose handler returned before Done
-// was called.
-var requestEnded = func() *requestState {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	cancel(context.Canceled)
-	return &requestState{Context: ctx, cancel: cancel}
-}()
-
-// contextSlab is memory for some request contexts. None is used twice.
-type contextSlab struct {
-	contexts [32]requestContext
-	used     int
-}
-
+// newContext returns the context for a request. Contexts come from the slab that the
+// worker used last, if it is of the same connection.
 func (c *conn) newContext(r *mux.Request) *requestContext {
-	if r.Inline {
-		return &requestContext{conn: c, id: r.ID()}
-	}
 	slab, _ := r.Scratch.(*contextSlab)
-	if slab == nil || slab.used == len(slab.contexts) {
-		slab = new(contextSlab)
+	if slab == nil || slab.used == slabContexts || slab.conn != c {
+		slab = &contextSlab{conn: c}
 		r.Scratch = slab
 	}
-	ctx := &slab.contexts[slab.used]
+	i := slab.used
 	slab.used++
-	ctx.conn, ctx.id = c, r.ID()
+	slab.ids[i] = r.ID()
+	ctx := &slab.contexts[i]
+	ctx.place = uint8(i)
 	return ctx
 }
 
+func (r *requestContext) slab() *contextSlab {
+	return (*contextSlab)(unsafe.Add(unsafe.Pointer(r), -int(r.place)))
+}
+
+func (r *requestContext) conn() *conn { return r.slab().conn }
+
+func (r *requestContext) id() uint32 { return r.slab().ids[r.place] }
+
+// extra returns what the request has besides, or nil.
+func (r *requestContext) extra() *requestExtra {
+	if extras := r.slab().extras.Load(); extras != nil {
+		return &extras[r.place]
+	}
+	return nil
+}
+
+// needExtra is extra, never nil.
+func (r *requestContext) needExtra() *requestExtra {
+	slab := r.slab()
+	if slab.extras.Load() == nil {
+		slab.extras.CompareAndSwap(nil, new([slabContexts]requestExtra))
+	}
+	return r.extra()
+}
+
+// meta returns what the request carries, or nil.
+func (r *requestContext) meta() *requestMeta {
+	if x := r.extra(); x != nil {
+		return x.meta.Load()
+	}
+	return nil
+}
+
+func (r *requestContext) hasEnded() bool { return r.slab().ended.Load()>>r.place&1 != 0 }
+
 // begun returns the state, and makes it if there is none.
 func (r *requestContext) begun() *requestState {
-	if s := r.state.Load(); s != nil {
+	x := r.needExtra()
+	if s := x.state.Load(); s != nil {
 		return s
 	}
+	c := r.conn()
 	s := &requestState{}
-	s.Context, s.cancel = context.WithCancelCause(r.conn.ctx)
-	if at := r.meta.Load().deadlineAt(); !at.IsZero() {
+	s.Context, s.cancel = context.WithCancelCause(c.ctx)
+	if at := x.meta.Load().deadlineAt(); !at.IsZero() {
 		ctx, stop := context.WithDeadline(s.Context, at)
 		cancel := s.cancel
 		s.Context, s.cancel = ctx, func(cause error) {
@@ -101,27 +142,39 @@ func (r *requestContext) begun() *requestState {
 			stop()
 		}
 	}
-	if !r.state.CompareAndSwap(nil, s) {
+	if !x.state.CompareAndSwap(nil, s) {
 		s.cancel(nil)
-		return r.state.Load()
+		return x.state.Load()
 	}
-	r.conn.track(r, s)
+	c.track(r.id(), s)
+	if r.hasEnded() { // end may have looked before there was a state
+		r.finish(s)
+	}
 	return s
 }
 
 // end ends the context when the handler has returned.
 func (r *requestContext) end() {
-	if s := r.state.Swap(requestEnded); s != nil {
-		r.conn.untrack(r)
-		s.cancel(context.Canceled)
+	slab, place := r.slab(), r.place%slabContexts
+	slab.ended.Or(1 << place)
+	if extras := slab.extras.Load(); extras != nil {
+		if s := extras[place].state.Load(); s != nil {
+			r.finish(s)
+		}
 	}
-	r.conn.takeMark(r.id)
+	slab.conn.takeMark(slab.ids[place])
+}
+
+// finish ends the context for those who wait for it. It may be called twice.
+func (r *requestContext) finish(s *requestState) {
+	r.conn().untrack(r.id(), s)
+	s.cancel(context.Canceled)
 }
 
 // Deadline implements [context.Context].
 func (r *requestContext) Deadline() (time.Time, bool) {
-	at := r.meta.Load().deadlineAt()
-	if parent, ok := r.conn.ctx.Deadline(); ok && (at.IsZero() || parent.Before(at)) {
+	at := r.meta().deadlineAt()
+	if parent, ok := r.conn().ctx.Deadline(); ok && (at.IsZero() || parent.Before(at)) {
 		return parent, true
 	}
 	return at, !at.IsZero()
@@ -132,31 +185,35 @@ func (r *requestContext) Done() <-chan struct{} { return r.begun().Done() }
 
 // Err implements [context.Context].
 func (r *requestContext) Err() error {
-	if s := r.state.Load(); s != nil {
-		return s.Err()
+	if x := r.extra(); x != nil {
+		if s := x.state.Load(); s != nil {
+			return s.Err()
+		}
+		if !x.meta.Load().deadlineAt().IsZero() {
+			return r.begun().Err()
+		}
 	}
-	if r.conn.marks.Load() > 0 || !r.meta.Load().deadlineAt().IsZero() {
+	c := r.conn()
+	switch {
+	case c.marks.Load() > 0:
 		return r.begun().Err()
+	case r.hasEnded():
+		return context.Canceled
 	}
-	return r.conn.ctx.Err()
+	return c.ctx.Err()
 }
 
 // Value implements [context.Context].
 func (r *requestContext) Value(key any) any {
-	switch key {
-	case peerKey{}:
-		return r.conn.peer
-	case connKey{}:
-		return r.conn
-	case userKey{}:
-		return r.conn.peer.User()
-	case requestKey{}:
+	if key == (requestKey{}) {
 		return r
 	}
-	if s := r.state.Load(); s != nil {
-		return s.Value(key)
+	if x := r.extra(); x != nil {
+		if s := x.state.Load(); s != nil {
+			return s.Value(key)
+		}
 	}
-	return r.conn.ctx.Value(key)
+	return r.conn().ctx.Value(key)
 }
 
 // PeerFrom returns the peer whose request is being served under ctx, or nil. Use

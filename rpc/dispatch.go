@@ -21,19 +21,22 @@ func errInternal() *Error { return &Error{Code: Internal, Message: "internal err
 // dst. It runs on a worker, or on the read owner, and answers whatever happens in
 // the handler.
 func (c *conn) serve(r *mux.Request, dst []byte) (out []byte, isError bool) {
+	var ctx *requestContext
 	defer func() {
 		if v := recover(); v != nil {
 			c.logPanic(r, v)
 			r.Trailer = false
 			out, isError = c.appendFailure(r, dst, errInternal()), true
 		}
+		if ctx != nil {
+			ctx.end()
+		}
 	}()
 	if r.Inline && !r.Meta {
 		out, err := c.handle(c.ownerCtx, r, r.Payload, dst)
 		return c.finish(r, dst, out, err)
 	}
-	ctx := c.newContext(r)
-	defer ctx.end()
+	ctx = c.newContext(r)
 	payload := r.Payload
 	if r.Meta {
 		value, meta, err := split(payload, c.endpoint.cfg.Limits)
@@ -45,7 +48,7 @@ func (c *conn) serve(r *mux.Request, dst []byte) (out []byte, isError bool) {
 			return c.finish(r, dst, nil, err)
 		}
 		payload = value
-		ctx.meta.Store(m)
+		ctx.needExtra().meta.Store(m)
 	}
 	if c.takeMark(r.ID()) {
 		return c.finish(r, dst, nil, &Error{Code: Canceled, Message: "the caller has given up"})
@@ -56,7 +59,7 @@ func (c *conn) serve(r *mux.Request, dst []byte) (out []byte, isError bool) {
 	}
 	out, err := c.handle(handlerCtx, r, payload, dst)
 	out, isError = c.finish(r, dst, out, err)
-	if answer, ok := ctx.meta.Load().appendTrailer(out); ok && len(answer)-len(dst)+wire.HeaderLen <= c.endpoint.cfg.maxMessageBytes() {
+	if answer, ok := ctx.meta().appendTrailer(out); ok && len(answer)-len(dst)+wire.HeaderLen <= c.endpoint.cfg.maxMessageBytes() {
 		out, r.Trailer = answer, true
 	}
 	return out, isError

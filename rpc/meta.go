@@ -80,7 +80,7 @@ func outgoing(ctx context.Context) Header {
 // under ctx. They must not be changed.
 func HeaderFrom(ctx context.Context) Header {
 	if r, ok := ctx.Value(requestKey{}).(*requestContext); ok {
-		if m := r.meta.Load(); m != nil {
+		if m := r.meta(); m != nil {
 			return m.header
 		}
 	}
@@ -96,11 +96,12 @@ func SetHeader(ctx context.Context, name, value string) error {
 	switch {
 	case !ok:
 		return Errorf(FailedPrecondition, "rpc: set header: no request is being served under this context")
-	case !r.conn.session.CanMeta():
+	case !r.conn().session.CanMeta():
 		return &Error{Code: Unimplemented, Message: "rpc: set header: the caller cannot read headers", cause: errors.ErrUnsupported}
 	}
-	r.meta.CompareAndSwap(nil, new(requestMeta))
-	m := r.meta.Load()
+	x := r.needExtra()
+	x.meta.CompareAndSwap(nil, new(requestMeta))
+	m := x.meta.Load()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
@@ -177,15 +178,11 @@ func (h Header) append(dst []byte, n int) []byte {
 }
 
 // appendMeta adds the second value to a request for a peer that understands it: the
-// headers of ctx, and the time that is left.
+// headers of ctx, and the time that is left until its deadline, if it has one.
 //
 // Protocol section 12.3.
-func appendMeta(ctx context.Context, call *mux.Call) error {
-	if !call.Session().CanMeta() {
-		return nil
-	}
+func appendMeta(ctx context.Context, call *mux.Call, deadline time.Time, limited bool) error {
 	h := outgoing(ctx)
-	deadline, limited := ctx.Deadline()
 	if len(h) == 0 && !limited {
 		return nil
 	}

@@ -274,22 +274,30 @@ func (p *Peer) call(ctx context.Context, t wire.Type, c *mux.Call, result any) e
 
 // do sends a request and waits for its answer. The caller releases c afterwards.
 func (p *Peer) do(ctx context.Context, t wire.Type, c *mux.Call) (mux.Reply, error) {
-	if err := p.complete(ctx, c); err != nil {
+	timeout, err := p.complete(ctx, c)
+	if err != nil {
 		return mux.Reply{}, err
 	}
-	reply, err := c.Do(ctx, t, p.timeout(ctx))
+	reply, err := c.Do(ctx, t, timeout)
 	if err != nil {
 		return reply, p.callError(err)
 	}
 	return reply, p.takeTrailer(ctx, &reply)
 }
 
-// complete adds to a request what it carries besides its payload, and checks it.
-func (p *Peer) complete(ctx context.Context, c *mux.Call) error {
-	if err := appendMeta(ctx, c); err != nil {
-		return err
+// complete adds to a request what it carries besides its payload, and checks it. It
+// returns the time limit of the call besides that of its context, 0 for none.
+func (p *Peer) complete(ctx context.Context, c *mux.Call) (time.Duration, error) {
+	deadline, limited := ctx.Deadline()
+	if c.Session().CanMeta() {
+		if err := appendMeta(ctx, c, deadline, limited); err != nil {
+			return 0, err
+		}
 	}
-	return p.checkSize(c)
+	if limited {
+		return 0, p.checkSize(c)
+	}
+	return p.endpoint.cfg.callTimeout(), p.checkSize(c)
 }
 
 // checkSize refuses a request that the peer would answer by closing the

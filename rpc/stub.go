@@ -284,11 +284,12 @@ func (s *Stub) recoverCallback(method string) {
 // start sends a request, which it takes, and has fn called with the outcome once,
 // also when ctx ends first.
 func (p *Peer) start(ctx context.Context, t wire.Type, c *mux.Call, fn func(context.Context, mux.Reply, error)) error {
-	if err := p.complete(ctx, c); err != nil {
+	timeout, err := p.complete(ctx, c)
+	if err != nil {
 		c.Release()
 		return err
 	}
-	session, timeout := c.Session(), p.timeout(ctx)
+	session := c.Session()
 	if session.CanMeta() {
 		fn = p.trimmed(ctx, fn)
 	}
