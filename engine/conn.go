@@ -64,6 +64,8 @@ type Conn struct {
 	started       bool    // there is a reader, or there will be none
 	late          Handler // came to Start after CloseWith
 	aborted       bool
+	probed        time.Duration // since born; when Probe pinged
+	probeEnd      time.Duration // since born; by when something must have come; 0 if nothing need
 	closing       bool
 	closeCode     uint16 // of the frame to send; 0 is a frame without a code
 	closeReason   string

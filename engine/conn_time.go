@@ -9,6 +9,8 @@ func (c *Conn) tick() {
 	now := c.now()
 	c.mu.Lock()
 	closing, closeAt := c.closing, c.closeAt
+	c.probeAnsweredLocked()
+	probeEnd := c.probeEnd
 	c.mu.Unlock()
 
 	silence, quiet := now-time.Duration(c.lastRead.Load()), now-time.Duration(c.lastPing.Load())
@@ -27,7 +29,7 @@ func (c *Conn) tick() {
 			c.abort(ErrLost) // the reason of the closing stays
 			return
 		}
-	case due(c.lim.pingTimeout, silence):
+	case due(c.lim.pingTimeout, silence), probeEnd > 0 && now >= probeEnd:
 		c.abort(ErrPeerDead)
 		return
 	case c.partial.Load() && due(c.lim.frameTimeout, silence):
@@ -42,6 +44,34 @@ func (c *Conn) tick() {
 	c.mu.Lock()
 	c.armLocked(c.nextTick(now))
 	c.mu.Unlock()
+}
+
+// Probe pings the peer and ends the connection, as Config.PingTimeout does, if nothing
+// comes from it within d. It does not block. While another probe is under way, or
+// reading is paused, it does nothing.
+func (c *Conn) Probe(d time.Duration) {
+	c.mu.Lock()
+	if c.closing || c.probeEnd > 0 || c.paused.Load() {
+		c.mu.Unlock()
+		return
+	}
+	now := c.now()
+	c.probed, c.probeEnd = now, now+max(d, 1)
+	c.lastPing.Store(int64(now))
+	c.lastRead.Store(int64(now) - 1) // what came at this very moment is no answer
+	c.armLocked(c.nextTick(now))
+	c.mu.Unlock()
+	c.stats.pingsOut.Add(1)
+	c.queueControl(opPing, nil)
+	c.Kick()
+}
+
+// probeAnsweredLocked ends a probe if something has come since, or nobody listens. It
+// is called with mu held.
+func (c *Conn) probeAnsweredLocked() {
+	if c.paused.Load() || time.Duration(c.lastRead.Load()) >= c.probed {
+		c.probeEnd = 0
+	}
 }
 
 func due(limit, elapsed time.Duration) bool { return limit > 0 && elapsed >= limit }
@@ -69,6 +99,9 @@ func (c *Conn) nextTick(now time.Duration) time.Duration {
 		read = now
 	} else {
 		ping = max(ping, read)
+	}
+	if c.probeEnd > 0 {
+		at(c.probeEnd)
 	}
 	if d := c.lim.pingInterval; d > 0 {
 		at(ping + d)

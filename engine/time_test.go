@@ -326,3 +326,34 @@ func TestEchoBound(t *testing.T) {
 		wantCloseError(t, c, 1008, false, false)
 	})
 }
+
+// TestProbe checks that a probe ends the connection if nothing comes in time, and
+// leaves it alone if anything does.
+func TestProbe(t *testing.T) {
+	for _, answers := range []bool{true, false} {
+		virtual(t, func(t *testing.T, r role) {
+			tc, c := r.open(t, Config{PingInterval: -1, PingTimeout: -1}, echo)
+			tc.nc.SetDeadline(time.Time{})
+			time.Sleep(time.Minute)
+			start := time.Now()
+			c.Probe(2 * time.Second)
+			c.Probe(time.Millisecond) // one is under way
+			tc.wantFrame("ping of a probe", ping, "")
+			if answers {
+				time.Sleep(2*time.Second - 1)
+				tc.writeFrame(pong, "")
+				time.Sleep(time.Hour)
+				synctest.Wait()
+				if err := c.Err(); err != nil {
+					t.Errorf("a peer that answered: Err() = %v", err)
+				}
+				c.Probe(2 * time.Second) // another one
+				start = time.Now()
+			}
+			if err := ended(t, c); !errors.Is(err, ErrPeerDead) {
+				t.Errorf("Err() = %v, want ErrPeerDead", err)
+			}
+			wantElapsed(t, "end", start, 2*time.Second)
+		})
+	}
+}

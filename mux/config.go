@@ -20,6 +20,11 @@ type Config struct {
 	// Features are the extensions that this side offers (protocol section 12).
 	Features []string
 
+	// Token is of [FeatureResume]. A listener gives it to the connector for its next
+	// connection. A connector shows it to a listener with the id TokenOf, which gave it
+	// the token on its last one. Empty means none.
+	Token, TokenOf string
+
 	// Cancel is told on the read owner that the peer has given up a request, by its
 	// id, which may be finished, or not yet begun. It must not block. Nil ignores it.
 	Cancel func(id uint32)

@@ -3,6 +3,7 @@ package mux
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -139,4 +140,74 @@ func newTestWorkers(t *testing.T) *Workers {
 		}
 	})
 	return w
+}
+
+// TestResumeToken checks that a token is shown to the listener that gave it, and to
+// nobody else.
+func TestResumeToken(t *testing.T) {
+	long := strings.Repeat("x", maxToken+1)
+	for _, tc := range []struct {
+		name     string
+		features []string // of the connector
+		text     string   // of the listener
+		token    string   // told about it
+		answer   string
+	}{
+		{
+			"the same listener", []string{"resume"}, `{"type":"id","id":"srv","ext":{"v":1,"f":["resume"],"resume":"new"}}`,
+			"new", `{"type":"client-id","id":"local","ext":{"v":1,"f":["resume"],"resume":"old"}}`,
+		},
+		{
+			"another listener", []string{"resume"}, `{"type":"id","id":"other","ext":{"v":1,"f":["resume"],"resume":"new"}}`,
+			"new", `{"type":"client-id","id":"local","ext":{"v":1,"f":["resume"]}}`,
+		},
+		{
+			"not offered by the listener", []string{"resume"}, `{"type":"id","id":"srv","ext":{"v":1,"f":[],"resume":"new"}}`,
+			"", `{"type":"client-id","id":"local","ext":{"v":1,"f":[]}}`,
+		},
+		{
+			"not offered by the connector", nil, `{"type":"id","id":"srv","ext":{"v":1,"f":["resume"],"resume":"new"}}`,
+			"", `{"type":"client-id","id":"local","ext":{"v":1,"f":[]}}`,
+		},
+		{
+			"too long", []string{"resume"}, `{"type":"id","id":"srv","ext":{"v":1,"f":["resume"],"resume":"` + long + `"}}`,
+			"", `{"type":"client-id","id":"local","ext":{"v":1,"f":["resume"],"resume":"old"}}`,
+		},
+		{"a TypeScript peer", []string{"resume"}, `{"type":"id","id":"srv"}`, "", `{"type":"client-id","id":"local"}`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newTestConn(t, Config{Connector: true, Features: tc.features, Token: "old", TokenOf: "srv"})
+				defer c.end()
+				c.writeText(tc.text)
+				got, err := c.session.WaitReady(t.Context())
+				if err != nil || got.Token != tc.token {
+					t.Errorf("WaitReady = %+v, %v, want token %q", got, err, tc.token)
+				}
+				c.wantText("the client-id", tc.answer)
+			})
+		})
+	}
+}
+
+// TestResumeTokenShown checks what a listener makes of a token.
+func TestResumeTokenShown(t *testing.T) {
+	for _, tc := range []struct{ name, text, token string }{
+		{"shown", `{"type":"client-id","id":"x","ext":{"v":1,"f":["resume"],"resume":"old"}}`, "old"},
+		{"first connection", `{"type":"client-id","id":"x","ext":{"v":1,"f":["resume"]}}`, ""},
+		{"not negotiated", `{"type":"client-id","id":"x","ext":{"v":1,"f":["cancel"],"resume":"old"}}`, ""},
+		{"too long", `{"type":"client-id","id":"x","ext":{"v":1,"f":["resume"],"resume":"` + strings.Repeat("x", maxToken+1) + `"}}`, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newTestConn(t, Config{Features: []string{"resume"}, Token: "new"})
+				defer c.end()
+				c.wantText("the id", `{"type":"id","id":"local","ext":{"v":1,"f":["resume"],"resume":"new"}}`)
+				c.writeText(tc.text)
+				if got, err := c.session.WaitReady(t.Context()); err != nil || got.Token != tc.token {
+					t.Errorf("WaitReady = %+v, %v, want token %q", got, err, tc.token)
+				}
+			})
+		})
+	}
 }

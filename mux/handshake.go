@@ -50,6 +50,11 @@ type Peer struct {
 
 	// Features are the extensions that both sides offer.
 	Features []string
+
+	// Token is of [FeatureResume]. To the connector it is what the listener gives it for
+	// its next connection; to the listener what the connector has shown. Empty if there
+	// is none.
+	Token string
 }
 
 // Has reports whether an extension was negotiated.
@@ -60,6 +65,7 @@ const (
 	FeatureCancel = "cancel" // requests can be given up
 	FeatureMeta   = "meta"   // requests and answers may carry a second value
 	FeatureGoAway = "goaway" // a side can ask the other one to connect anew
+	FeatureResume = "resume" // a connector can prove that it was connected before
 )
 
 const (
@@ -69,6 +75,7 @@ const (
 	idDelay = 10 * time.Millisecond
 
 	maxPeerID    = 256  // bytes of a peer id
+	maxToken     = 256  // bytes of a token
 	maxGreeting  = 4096 // bytes of a handshake message
 	maxFeatures  = 32   // extensions in an offer that are looked at
 	greetingID   = "id"
@@ -88,6 +95,7 @@ type greeting struct {
 type extension struct {
 	Version  int      `json:"v"`
 	Features []string `json:"f"`
+	Resume   string   `json:"resume,omitempty"`
 }
 
 // handshake is the state of a session's handshake.
@@ -180,7 +188,7 @@ func (s *Session) Peer() Peer {
 
 // offer is this side's part of the negotiation.
 func (s *Session) offer() *extension {
-	return &extension{Version: extVersion, Features: append([]string{}, s.cfg.Features...)}
+	return &extension{Version: extVersion, Features: append([]string{}, s.cfg.Features...), Resume: s.cfg.Token}
 }
 
 // say queues a handshake message as a text frame.
@@ -221,6 +229,12 @@ func (s *Session) greetConnector(text bool, p []byte) {
 		peer.Kind = KindNetron
 		peer.Features = s.common(g.Ext)
 		answer.Ext = &extension{Version: extVersion, Features: peer.Features}
+		if peer.Has(FeatureResume) {
+			peer.Token = g.Ext.Resume
+			if g.ID == s.cfg.TokenOf {
+				answer.Ext.Resume = s.cfg.Token
+			}
+		}
 	case text:
 		// 0.6 sends its id as text and ignores the answer; current peers send it as
 		// binary and need the answer.
@@ -247,6 +261,9 @@ func (s *Session) greetListener(text bool, p []byte) bool {
 		case g.Ext != nil:
 			peer.Kind = KindNetron
 			peer.Features = s.common(g.Ext)
+			if peer.Has(FeatureResume) {
+				peer.Token = g.Ext.Resume
+			}
 		case s.cfg.Hint.QueryID != "" || s.cfg.Hint.HeaderID != "":
 			peer.Kind = KindNode
 		}
@@ -316,6 +333,9 @@ func parseGreeting(p []byte, typ string) (greeting, error) {
 	}
 	if len(g.ID) > maxPeerID {
 		return g, fmt.Errorf("peer id of %d bytes, limit %d", len(g.ID), maxPeerID)
+	}
+	if g.Ext != nil && len(g.Ext.Resume) > maxToken {
+		g.Ext.Resume = "" // as good as none
 	}
 	return g, nil
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // features are the extensions that this package offers to peers.
-var features = []string{mux.FeatureCancel, mux.FeatureMeta, mux.FeatureGoAway}
+var features = []string{mux.FeatureCancel, mux.FeatureMeta, mux.FeatureGoAway, mux.FeatureResume}
 
 // conn is one connection of a peer: its session, and what runs under it. A peer that
 // reconnects has several, one after the other.
@@ -19,6 +19,8 @@ type conn struct {
 	endpoint *Endpoint
 	peer     *Peer
 	session  *mux.Session
+	link     mux.Link // nil for the ends of a pipe
+	token    string   // by which the peer can end this connection on its next one; of accepted ones
 	router   router
 	dead     bool // the session has ended; guarded by life.mu of the peer
 	local    bool // one of the ends of [Endpoint.Local], which are not among the endpoint's peers

@@ -245,7 +245,15 @@ func (e *Endpoint) NewPeer(connector bool) *Peer {
 // [Endpoint.NewDialled], which takes a new one by [Peer.Adopt].
 func (e *Endpoint) Bind(p *Peer, link mux.Link, hint mux.Hint) *mux.Session {
 	c := newConn(e, p)
-	s := mux.NewSession(link, c.config(hint))
+	c.link = link
+	cfg := c.config(hint)
+	if p.connector {
+		cfg.Token, cfg.TokenOf = p.lostToken()
+	} else {
+		c.token = newToken()
+		cfg.Token = c.token
+	}
+	s := mux.NewSession(link, cfg)
 	c.attach(s)
 	return s
 }
@@ -258,31 +266,32 @@ func (e *Endpoint) validPing(payload []byte) bool {
 // add makes a peer known whose handshake is done.
 func (e *Endpoint) add(s *mux.Session, p *Peer, info mux.Peer) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	if e.drains {
 		s.Refuse()
 	}
 	e.peers[p]++
-	// A peer cannot take the id of a living one: it waits for its turn.
+	var superseded, doubted *conn
 	if info.ID != "" {
-		e.byID[info.ID] = append(e.byID[info.ID], p)
+		superseded, doubted = e.claim(p, info)
+	}
+	e.mu.Unlock()
+	if superseded != nil {
+		e.supersede(superseded)
+	}
+	if doubted != nil {
+		e.doubt(doubted)
 	}
 }
 
 func (e *Endpoint) remove(p *Peer, id string) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	if e.peers[p]--; e.peers[p] == 0 {
 		delete(e.peers, p)
 	}
-	claims := e.byID[id]
-	if i := slices.Index(claims, p); i >= 0 {
-		claims = slices.Delete(claims, i, i+1)
-	}
-	if len(claims) == 0 {
-		delete(e.byID, id)
-	} else {
-		e.byID[id] = claims
+	doubted := e.disclaim(p, id)
+	e.mu.Unlock()
+	if doubted != nil {
+		e.doubt(doubted)
 	}
 }
 
