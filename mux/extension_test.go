@@ -154,15 +154,21 @@ func TestResumeToken(t *testing.T) {
 		answer   string
 	}{
 		{
-			"the same listener", []string{"resume"}, `{"type":"id","id":"srv","ext":{"v":1,"f":["resume"],"resume":"new"}}`,
+			"the same listener",
+			[]string{"resume"},
+			`{"type":"id","id":"srv","ext":{"v":1,"f":["resume"],"resume":"new"}}`,
 			"new", `{"type":"client-id","id":"local","ext":{"v":1,"f":["resume"],"resume":"old"}}`,
 		},
 		{
-			"another listener", []string{"resume"}, `{"type":"id","id":"other","ext":{"v":1,"f":["resume"],"resume":"new"}}`,
+			"another listener",
+			[]string{"resume"},
+			`{"type":"id","id":"other","ext":{"v":1,"f":["resume"],"resume":"new"}}`,
 			"new", `{"type":"client-id","id":"local","ext":{"v":1,"f":["resume"]}}`,
 		},
 		{
-			"not offered by the listener", []string{"resume"}, `{"type":"id","id":"srv","ext":{"v":1,"f":[],"resume":"new"}}`,
+			"not offered by the listener",
+			[]string{"resume"},
+			`{"type":"id","id":"srv","ext":{"v":1,"f":[],"resume":"new"}}`,
 			"", `{"type":"client-id","id":"local","ext":{"v":1,"f":[]}}`,
 		},
 		{
@@ -170,7 +176,9 @@ func TestResumeToken(t *testing.T) {
 			"", `{"type":"client-id","id":"local","ext":{"v":1,"f":[]}}`,
 		},
 		{
-			"too long", []string{"resume"}, `{"type":"id","id":"srv","ext":{"v":1,"f":["resume"],"resume":"` + long + `"}}`,
+			"too long",
+			[]string{"resume"},
+			`{"type":"id","id":"srv","ext":{"v":1,"f":["resume"],"resume":"` + long + `"}}`,
 			"", `{"type":"client-id","id":"local","ext":{"v":1,"f":["resume"],"resume":"old"}}`,
 		},
 		{"a TypeScript peer", []string{"resume"}, `{"type":"id","id":"srv"}`, "", `{"type":"client-id","id":"local"}`},
