@@ -109,6 +109,16 @@ func (t *callTable) nextID() uint32 {
 	}
 }
 
+// freshID is nextID for a request that is not put in the table, since nobody waits for
+// its answer. The answer must not be taken for that of a call.
+func (t *callTable) freshID() uint32 {
+	for {
+		if id := t.nextID(); !t.wrapped.Load() || !t.newest.Load().has(id) {
+			return id
+		}
+	}
+}
+
 func (t *callTable) grow(seen *tableSegment) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -34,6 +34,21 @@ type Config struct {
 	// lends until GoAway returns, which must not block. Nil ignores it.
 	GoAway func(s *Session, payload []byte)
 
+	// Event is told on the read owner of an event of the peer. payload is the encoded
+	// array, not checked; it lends until Event returns, which must not block. Nil ignores
+	// it.
+	Event func(s *Session, payload []byte)
+
+	// EventLoss appends the payload of the notice that n events of a name were not sent
+	// to the peer. Nil sends none.
+	EventLoss func(dst []byte, name string, n uint64) []byte
+
+	// MaxEvents and MaxEventBytes limit the events that wait to be sent to the peer; a
+	// single one may exceed the bytes. Past them [Session.SendEvent] does as it is told.
+	// Defaults 8,192 and 8 MiB.
+	MaxEvents     int
+	MaxEventBytes int
+
 	// HandshakeTimeout limits the handshake. Default 10 s.
 	HandshakeTimeout time.Duration
 
@@ -117,6 +132,9 @@ func (c *Config) maxRequests() int     { return limit(c.MaxRequests, defaultMaxR
 func (c *Config) maxRequestBytes() int { return limit(c.MaxRequestBytes, defaultMaxRequestBytes) }
 func (c *Config) maxQueueBytes() int   { return limit(c.MaxQueueBytes, defaultMaxQueueBytes) }
 func (c *Config) maxQueuePackets() int { return limit(c.MaxQueuePackets, defaultMaxQueuePackets) }
+
+func (c *Config) maxEvents() int     { return limit(c.MaxEvents, defaultMaxEvents) }
+func (c *Config) maxEventBytes() int { return limit(c.MaxEventBytes, defaultMaxEventBytes) }
 
 // limit maps the zero value to def and negative values to "none".
 func limit(v, def int) int {

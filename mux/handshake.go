@@ -65,6 +65,7 @@ const (
 	FeatureCancel = "cancel" // requests can be given up
 	FeatureMeta   = "meta"   // requests and answers may carry a second value
 	FeatureGoAway = "goaway" // a side can ask the other one to connect anew
+	FeatureEvent  = "event"  // events need no answers
 	FeatureResume = "resume" // a connector can prove that it was connected before
 )
 
@@ -293,6 +294,7 @@ func (s *Session) becomeReady(peer Peer) bool {
 	s.canCancel.Store(peer.Has(FeatureCancel))
 	s.canMeta.Store(peer.Has(FeatureMeta))
 	s.canGoAway.Store(peer.Has(FeatureGoAway))
+	s.canEvent.Store(peer.Has(FeatureEvent))
 	s.handshake.peer = peer
 	if s.cfg.Ready != nil {
 		s.cfg.Ready(s, peer)

@@ -107,6 +107,7 @@ func (r *Request) response(isError bool) wire.Flags {
 // counters counts what a session met. All are events since its start.
 type counters struct {
 	requests    atomic.Uint64
+	events      atomic.Uint64
 	replies     atomic.Uint64
 	refused     atomic.Uint64
 	lateReplies atomic.Uint64
@@ -117,14 +118,15 @@ type counters struct {
 }
 
 // batchCounts collects what one read brings, to pay for the atomics once.
-type batchCounts struct{ requests, replies uint64 }
+type batchCounts struct{ requests, replies, events uint64 }
 
 // Stats is a snapshot of a session's counters.
 type Stats struct {
 	Requests    uint64 // requests received
+	Events      uint64 // events received, without those that came as tasks
 	Replies     uint64 // answers received that a call waited for
 	Refused     uint64 // requests refused by a limit, or while draining
-	LateReplies uint64 // answers that nobody waited for: late, unknown or duplicate
+	LateReplies uint64 // answers that nobody waited for: late, unknown or duplicate, and those to events
 	Malformed   uint64 // packets dropped because they had no readable header or payload
 	Unknown     uint64 // packets dropped because their type is unknown or not expected
 	IgnoredText uint64 // text messages after the handshake
@@ -135,6 +137,7 @@ type Stats struct {
 func (s *Session) Stats() Stats {
 	return Stats{
 		Requests:    s.stats.requests.Load(),
+		Events:      s.stats.events.Load(),
 		Replies:     s.stats.replies.Load(),
 		Refused:     s.stats.refused.Load(),
 		LateReplies: s.stats.lateReplies.Load(),

@@ -24,6 +24,8 @@ type Session struct {
 	canCancel atomic.Bool
 	canMeta   atomic.Bool
 	canGoAway atomic.Bool
+	canEvent  atomic.Bool
+	events    atomic.Pointer[outbox] // nil until the first event is sent
 
 	handshake handshake
 	ready     bool // owned by the read owner
@@ -213,6 +215,11 @@ func (s *Session) Message(text bool, p []byte) {
 		s.stats.cancels.Add(1)
 		if s.cfg.Cancel != nil {
 			s.cfg.Cancel(pkt.ID)
+		}
+	case pkt.Flags == wire.Request(wire.TypeEvent) && s.canEvent.Load():
+		s.counts.events++
+		if s.cfg.Event != nil {
+			s.cfg.Event(s, pkt.Payload)
 		}
 	case pkt.Flags == wire.Request(wire.TypeGoAway) && s.canGoAway.Load():
 		if s.cfg.GoAway != nil {
@@ -433,6 +440,9 @@ func (s *Session) ReadDone() {
 	if s.counts.replies > 0 {
 		s.stats.replies.Add(s.counts.replies)
 	}
+	if s.counts.events > 0 {
+		s.stats.events.Add(s.counts.events)
+	}
 	s.counts = batchCounts{}
 	if s.readAt.Load() > 0 {
 		s.forgetTime()
@@ -472,18 +482,15 @@ func (s *Session) Collect(dst [][]byte) [][]byte {
 			s.lent = p
 			break
 		}
-		switch {
-		case s.out == nil:
-			s.out = buf.Get(max(s.outSize, minCollect))
-		case size == 0:
-			s.out.B = s.out.B[:0]
-		}
-		s.out.Append(p.b)
+		s.room(size, len(p.b)).Append(p.b)
 		size = len(s.out.B)
 		p.sent()
 	}
 	if load > 0 {
 		s.queue.sent(load)
+	}
+	if box := s.events.Load(); box != nil {
+		size = s.collectEvents(box, size, max(collectBytes-size, eventShare))
 	}
 	switch {
 	case size > 0:
@@ -497,6 +504,19 @@ func (s *Session) Collect(dst [][]byte) [][]byte {
 		dst = append(dst, s.lent.b)
 	}
 	return dst
+}
+
+// room returns out with room for n more bytes. size is how many are in it for this
+// write; those of the last one are dropped.
+func (s *Session) room(size, n int) *buf.Buf {
+	switch {
+	case s.out == nil:
+		s.out = buf.Get(max(s.outSize, minCollect, n))
+	case size == 0:
+		s.out.B = s.out.B[:0]
+	}
+	s.out.Reserve(n)
+	return s.out
 }
 
 // Closed ends the session: its context, its calls, its queue. Only the link calls
@@ -524,6 +544,9 @@ func (s *Session) Closed(err error) {
 		s.out = nil
 	}
 	s.queue.close(lost)
+	if !s.events.CompareAndSwap(nil, endOfEvents) {
+		s.events.Load().close()
+	}
 	s.deadlines.stop()
 	s.table.sweep(
 		func(int64) bool { return true },

@@ -28,6 +28,8 @@ type Workers struct {
 	maxBytes int64
 	bytes    atomic.Int64 // of the payloads of the requests being served
 
+	flush flusher
+
 	mu      sync.Mutex
 	running []*block    // watched blocks; guarded by mu
 	timer   *time.Timer // runs tick; guarded by mu
@@ -124,6 +126,7 @@ func (w *Workers) Close(timeout time.Duration) error {
 		w.timer.Stop()
 	}
 	w.mu.Unlock()
+	w.flush.close()
 	if timeout <= 0 {
 		w.pool.Release()
 		return nil

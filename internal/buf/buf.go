@@ -57,6 +57,14 @@ func (b *Buf) Append(p []byte) {
 	b.B = append(b.B, p...)
 }
 
+// Reserve makes room for n more bytes, so that appending them to B does not move it.
+// Slices of the old B are not valid afterwards.
+func (b *Buf) Reserve(n int) {
+	if need := len(b.B) + n; need > cap(b.B) {
+		b.grow(need)
+	}
+}
+
 func (b *Buf) grow(need int) {
 	bigger := Get(max(need, 2*cap(b.B)))
 	bigger.B = append(bigger.B, b.B...)

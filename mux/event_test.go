@@ -1,0 +1,270 @@
+package mux
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/d-e-v-grid/netron/internal/buf"
+)
+
+// testEvent returns an event without arguments whose name is one letter.
+func testEvent(name string) *Event {
+	return NewEvent(name, buf.Copy([]byte{0x91, 0xa1, name[0]}), 1, []byte("\x92\xa4emit"))
+}
+
+// emit sends an event and gives it back.
+func emit(ctx context.Context, s *Session, name string, o Overflow, patience time.Duration) error {
+	e := testEvent(name)
+	defer e.Release()
+	return s.SendEvent(ctx, e, o, patience)
+}
+
+func testLoss(dst []byte, name string, n uint64) []byte {
+	return append(append(append(dst, 0x93, nilValue, 0xa0|byte(len(name))), name...), byte(n))
+}
+
+// newSubscriber returns a session whose peer takes events.
+func newSubscriber(t *testing.T, cfg Config) *testConn {
+	cfg.Features, cfg.EventLoss = []string{FeatureEvent}, testLoss
+	tc := newTestConn(t, cfg)
+	tc.next("the id")
+	tc.writeText(`{"type":"client-id","id":"x","ext":{"v":1,"f":["event"]}}`)
+	return tc
+}
+
+func TestSendEvent(t *testing.T) {
+	for name, tt := range map[string]struct {
+		greeting string
+		want     []string
+	}{
+		"negotiated": {`{"type":"client-id","id":"x","ext":{"v":1,"f":["event"]}}`, []string{"000000014a91a161", "000000024a91a162"}},
+		"TypeScript": {`{"type":"client-id","id":"x"}`, []string{"000000014492a4656d6974a161", "000000024492a4656d6974a162"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tc := newTestConn(t, Config{Features: []string{FeatureEvent}})
+				defer tc.end()
+				tc.next("the id")
+				tc.writeText(tt.greeting)
+				for _, n := range []string{"a", "b"} {
+					if err := emit(t.Context(), tc.session, n, Block, 0); err != nil {
+						t.Fatal(err)
+					}
+				}
+				for _, want := range tt.want {
+					tc.wantHex("event", want)
+				}
+				tc.writeHex("0000000104d40000", "000000028404a0") // answers, one of them an error
+				if n := tc.session.Pending(); n != 0 {
+					t.Errorf("%d calls wait for an answer, want none", n)
+				}
+				if got := tc.session.EventStats(); got != (EventStats{Sent: 2}) {
+					t.Errorf("EventStats = %+v", got)
+				}
+			})
+		})
+	}
+}
+
+// TestSlowSubscriber checks what becomes of events for which there is no room, and what
+// the peer learns.
+func TestSlowSubscriber(t *testing.T) {
+	for name, tt := range map[string]struct {
+		overflow Overflow
+		emit     string
+		errs     string // of each event: a dot, or d for dropped
+		want     string // letters of events, or of lost ones with their number
+	}{
+		"oldest":               {DropOldest, "abcdefg", ".......", "-a1 -b1 -c1 d e f g"},
+		"oldest of one name":   {DropOldest, "aaaaabc", ".......", "-a3 a a b c"},
+		"newest":               {DropNewest, "abcdefg", "....ddd", "a b c d -e1 -f1 -g1"},
+		"newest of one name":   {DropNewest, "abcdaaa", "....ddd", "a b c d -a3"},
+		"block without a wait": {Block, "abcdef", "....dd", "a b c d -e1 -f1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tc := newSubscriber(t, Config{MaxEvents: 4})
+				defer tc.end()
+				tc.hold()
+				errs := ""
+				for _, r := range tt.emit {
+					err := emit(t.Context(), tc.session, string(r), tt.overflow, 0)
+					errs += map[bool]string{true: "d", false: "."}[errors.Is(err, ErrDropped)]
+				}
+				if errs != tt.errs {
+					t.Errorf("errors %s, want %s", errs, tt.errs)
+				}
+				stats := tc.session.EventStats()
+				tc.release()
+				synctest.Wait()
+				var got []string
+				for _, m := range tc.sent {
+					switch p := hex.EncodeToString(m.p[5:]); {
+					case m.p[5] == 0x91:
+						got = append(got, string(m.p[7]))
+					case m.p[5] == 0x93 && m.p[6] == nilValue:
+						got = append(got, "-"+string(m.p[8])+string('0'+m.p[9]))
+					default:
+						t.Errorf("unexpected packet %s", p)
+					}
+				}
+				if g := strings.Join(got, " "); g != tt.want {
+					t.Errorf("the peer got %s, want %s", g, tt.want)
+				}
+				if lost := uint64(len(tt.emit) - 4); stats.Dropped != lost {
+					t.Errorf("EventStats = %+v, want %d dropped", stats, lost)
+				}
+				if err := emit(t.Context(), tc.session, "z", DropNewest, 0); err != nil {
+					t.Errorf("after the peer has read: %v", err)
+				}
+			})
+		})
+	}
+}
+
+// TestManyLostNames checks that the names of lost events take a bounded amount of memory.
+func TestManyLostNames(t *testing.T) {
+	for _, o := range []Overflow{DropOldest, DropNewest} {
+		synctest.Test(t, func(t *testing.T) {
+			tc := newSubscriber(t, Config{MaxEvents: 1})
+			defer tc.end()
+			tc.hold()
+			const n = 60
+			for i := range n {
+				_ = emit(t.Context(), tc.session, string(rune('A'+i)), o, 0)
+			}
+			tc.release()
+			synctest.Wait()
+			lost, names := 0, 0
+			for _, m := range tc.sent {
+				if m.p[5] == 0x93 {
+					names++
+					lost += int(m.p[9])
+				}
+			}
+			if lost != n-1 || names > maxLosses {
+				t.Errorf("told of %d lost events under %d names, want %d, at most %d", lost, names, n-1, maxLosses)
+			}
+		})
+	}
+}
+
+// TestBlockingEmitter checks that Block waits for room, for a bounded time, and only once.
+func TestBlockingEmitter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tc := newSubscriber(t, Config{MaxEvents: 1})
+		defer tc.end()
+		tc.hold()
+		send := func(want error, after time.Duration) {
+			t.Helper()
+			start := time.Now()
+			err := emit(t.Context(), tc.session, "a", Block, time.Second)
+			if d := time.Since(start); !errors.Is(err, want) || d != after {
+				t.Errorf("SendEvent = %v after %v, want %v after %v", err, d, want, after)
+			}
+		}
+		send(nil, 0)
+		takeOnce := func() {
+			tc.mu.Lock()
+			defer tc.mu.Unlock()
+			tc.session.Collect(nil)
+		}
+		time.AfterFunc(300*time.Millisecond, takeOnce)
+		send(nil, 300*time.Millisecond)
+		send(ErrDropped, time.Second)
+		send(ErrDropped, 0) // its patience is used up
+		takeOnce()
+		send(nil, 0)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		if err := emit(ctx, tc.session, "a", Block, time.Second); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("SendEvent beyond its context = %v", err)
+		}
+		if err := emit(tc.session.OwnerContext(t.Context()), tc.session, "a", Block, time.Second); !errors.Is(err, ErrDropped) {
+			t.Errorf("SendEvent on a read owner = %v", err)
+		}
+		tc.release()
+	})
+}
+
+func TestDisconnectSlowSubscriber(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tc := newSubscriber(t, Config{MaxEventBytes: 6})
+		defer tc.end()
+		tc.hold()
+		for i, want := range []error{nil, nil, ErrDropped} {
+			if err := emit(t.Context(), tc.session, "a", Disconnect, 0); !errors.Is(err, want) {
+				t.Errorf("event %d: %v, want %v", i, err, want)
+			}
+		}
+		tc.wantClose("a slow subscriber", closePolicy, "events are not being read")
+	})
+}
+
+// TestEventsEndWithSession checks that nothing is held by a session that has ended, and
+// that who waits learns it.
+func TestEventsEndWithSession(t *testing.T) {
+	for _, before := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			tc := newSubscriber(t, Config{MaxEvents: 1})
+			tc.hold()
+			e := testEvent("a")
+			waited := make(chan error, 1)
+			if before {
+				if err := tc.session.SendEvent(t.Context(), e, Block, 0); err != nil {
+					t.Fatal(err)
+				}
+				go func() { waited <- tc.session.SendEvent(t.Context(), e, Block, time.Hour) }()
+				synctest.Wait()
+			}
+			tc.end()
+			var lost *LostError
+			if before {
+				if err := <-waited; !errors.As(err, &lost) {
+					t.Errorf("who waited for room got %v", err)
+				}
+			}
+			if err := tc.session.SendEvent(t.Context(), e, Block, time.Hour); !errors.As(err, &lost) || !errors.Is(err, errTestLost) {
+				t.Errorf("SendEvent after the end = %v", err)
+			}
+			if n := e.refs.Load(); n != 1 {
+				t.Errorf("%d references, want that of the test alone", n)
+			}
+			e.Release()
+		})
+	}
+}
+
+// TestEventPacket checks which packets are events.
+func TestEventPacket(t *testing.T) {
+	for name, tt := range map[string]struct {
+		greeting string
+		packet   string
+		want     int
+	}{
+		"an event":       {`{"type":"client-id","id":"x","ext":{"v":1,"f":["event"]}}`, "0000000a4a91a161", 1},
+		"no impulse":     {`{"type":"client-id","id":"x","ext":{"v":1,"f":["event"]}}`, "0000000a0a91a161", 0},
+		"no payload":     {`{"type":"client-id","id":"x","ext":{"v":1,"f":["event"]}}`, "0000000a4a", 0},
+		"not negotiated": {`{"type":"client-id","id":"x","ext":{"v":1,"f":[]}}`, "0000000a4a91a161", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				got := 0
+				tc := newTestConn(t, Config{Features: []string{FeatureEvent}, Event: func(*Session, []byte) { got++ }})
+				defer tc.end()
+				tc.next("the id")
+				tc.writeText(tt.greeting)
+				tc.writeHex(tt.packet)
+				if got != tt.want || tc.session.Stats().Events != uint64(tt.want) {
+					t.Errorf("%d events, %+v, want %d", got, tc.session.Stats(), tt.want)
+				}
+				tc.wantIdle("events are not answered")
+			})
+		})
+	}
+}
