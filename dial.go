@@ -58,7 +58,8 @@ func DialReconnect(delay time.Duration, maxAttempts int) DialOption {
 }
 
 // DialAlso gives further addresses of the same peer. Dial tries each once; each attempt
-// to reconnect takes the one behind that of the last.
+// to reconnect takes the one behind that of the last, without a delay until all of them
+// have failed.
 func DialAlso(urls ...string) DialOption {
 	return func(s *dialSettings) { s.urls = append(s.urls, urls...) }
 }
@@ -84,6 +85,7 @@ func (n *Node) Dial(ctx context.Context, url string, opts ...DialOption) (*Peer,
 	settings.redial.Dial = func(ctx context.Context, attempt int) error {
 		return n.connect(ctx, p, settings.urls[attempt%len(settings.urls)], &settings.DialConfig)
 	}
+	settings.redial.Addresses = len(settings.urls)
 	p = n.endpoint.NewDialled(settings.redial)
 	if err := p.Connect(ctx, len(settings.urls)); err != nil {
 		return nil, err

@@ -21,6 +21,8 @@ type conn struct {
 	session  *mux.Session
 	router   router
 	dead     bool // the session has ended; guarded by life.mu of the peer
+	leaving  bool // the other side has asked to connect anew; guarded by life.mu of the peer
+	tries    int  // those of the peer at that moment; guarded by life.mu of the peer
 	local    bool // one of the ends of [Endpoint.Local], which are not among the endpoint's peers
 
 	ctx      *peerContext // the parent of what handlers run under

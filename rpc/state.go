@@ -63,6 +63,9 @@ type StateEvent struct {
 	// Err is what went wrong, nil if nothing did.
 	Err error
 
+	// Message is the reason that the peer gave for going away, at most 256 bytes.
+	Message string
+
 	// Attempt is how many attempts to reconnect have been made since the connection was
 	// lost, 0 for none.
 	Attempt int
