@@ -160,8 +160,8 @@ func (p *Peer) becameReady() {
 }
 
 // Adopt makes the connection that was bound last that of the peer, when its handshake is
-// done and the services that stubs stand for have been found on it. If it returns an
-// error the caller closes the connection.
+// done, the services that stubs stand for have been found on it, and it was tried to
+// publish those of this side. If it returns an error the caller closes the connection.
 func (p *Peer) Adopt(ctx context.Context) error {
 	l := &p.life
 	l.mu.Lock()
@@ -170,19 +170,21 @@ func (p *Peer) Adopt(ctx context.Context) error {
 	if err := c.waitReady(ctx); err != nil {
 		return err
 	}
-	views := make(map[*binding]*stubView)
+	views, outcomes := make(map[*binding]*stubView), make(map[*publication]error)
 	for {
 		if err := c.findServices(ctx, views); err != nil {
 			return err
 		}
-		if done, err := p.install(c, views); done || err != nil {
+		c.publishAll(ctx, outcomes)
+		if done, err := p.install(c, views, outcomes); done || err != nil {
 			return err
 		}
 	}
 }
 
-// install makes c the connection of the peer, unless there are stubs without a view.
-func (p *Peer) install(c *conn, views map[*binding]*stubView) (done bool, err error) {
+// install makes c the connection of the peer, unless there are stubs without a view, or
+// services that were published meanwhile.
+func (p *Peer) install(c *conn, views map[*binding]*stubView, outcomes map[*publication]error) (done bool, err error) {
 	l := &p.life
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -198,6 +200,9 @@ func (p *Peer) install(c *conn, views map[*binding]*stubView) (done bool, err er
 		if views[b] == nil {
 			return false, nil
 		}
+	}
+	if !l.publishedAll(outcomes) {
+		return false, nil
 	}
 	for b, v := range views {
 		b.view.Store(v)
@@ -217,6 +222,7 @@ func (p *Peer) install(c *conn, views map[*binding]*stubView) (done bool, err er
 	l.candidate = nil
 	l.connectedAt = time.Now()
 	p.setState(StateEvent{State: StateConnected, Reason: ReasonReady, Attempt: l.tries})
+	c.followUp(outcomes)
 	return true, nil
 }
 

@@ -53,6 +53,10 @@ const (
 	ReasonDialFailed   Reason = "dial_failed"        // one attempt to reconnect
 	ReasonClosed       Reason = "closed"             // by this side
 	ReasonExhausted    Reason = "attempts_exhausted" // all attempts to reconnect have failed
+	// ReasonPublishFailed says that a service was not published again, see [Peer.Publish],
+	// and ReasonPublished that it was after all. The state stays what it is.
+	ReasonPublishFailed Reason = "publish_failed"
+	ReasonPublished     Reason = "published"
 )
 
 // StateEvent is a change of the state of a peer.
@@ -63,7 +67,8 @@ type StateEvent struct {
 	// Err is what went wrong, nil if nothing did.
 	Err error
 
-	// Message is the reason that the peer gave for going away, at most 256 bytes.
+	// Message is the reason that the peer gave for going away, at most 256 bytes, or the
+	// name of a service that was published again, or was not.
 	Message string
 
 	// Attempt is how many attempts to reconnect have been made since the connection was
@@ -101,7 +106,8 @@ type life struct {
 	tries       int         // attempts since there was a steady connection
 	connectedAt time.Time   // when the present connection was adopted
 	bindings    map[string]weak.Pointer[binding]
-	offline     int // calls that wait for the connection
+	published   map[string]*publication // at the peer, by qualified name
+	offline     int                     // calls that wait for the connection
 }
 
 type stateFunc struct {
