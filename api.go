@@ -12,6 +12,10 @@ import (
 type (
 	// Peer is the other side of a connection.
 	Peer = rpc.Peer
+	// Pool is several connections to one peer.
+	Pool = rpc.Pool
+	// PoolClient is a service as the peers of a [Pool] have it.
+	PoolClient[T any] = rpc.PoolClient[T]
 	// Service is a set of methods that a node exposes.
 	Service = rpc.Service
 	// Stub is a remote service as its callers see it.
@@ -132,6 +136,11 @@ var ErrWouldBlock = rpc.ErrWouldBlock
 // [rpc.Query].
 func Query[T any](ctx context.Context, p *Peer, qualified string) (*T, error) {
 	return rpc.Query[T](ctx, p, qualified)
+}
+
+// QueryPool asks all peers of a pool for a service. See [rpc.QueryPool].
+func QueryPool[T any](ctx context.Context, p *Pool, qualified string) (*PoolClient[T], error) {
+	return rpc.QueryPool[T](ctx, p, qualified)
 }
 
 // Errorf returns an error with a code and a formatted message. What %w wraps

@@ -64,7 +64,7 @@ func (c *conn) config(hint mux.Hint) mux.Config {
 	cfg := &c.endpoint.cfg
 	return mux.Config{
 		Connector:        c.peer.connector,
-		LocalID:          cfg.ID,
+		LocalID:          c.peer.localID(),
 		Hint:             hint,
 		Features:         features,
 		HandshakeTimeout: cfg.HandshakeTimeout,

@@ -17,6 +17,9 @@ type Redial struct {
 	// There is one call at a time. ctx ends with the peer. Required.
 	Dial func(ctx context.Context, attempt int) error
 
+	// ID is the id that the other side sees. Default Config.ID.
+	ID string
+
 	// Delay is the longest time before the first attempt to reconnect. It doubles with
 	// each attempt up to MaxDelay; the time itself is random. Defaults 250 ms and 30 s.
 	Delay    time.Duration

@@ -87,6 +87,8 @@ type life struct {
 	donec chan struct{} // closed when the peer has ended for good
 	err   error         // set before donec closes
 
+	state atomic.Uint32 // that of event, to be read without mu
+
 	mu       sync.Mutex
 	event    StateEvent      // the present state; guarded by mu
 	changec  chan struct{}   // closed at the next change, nil while nobody waits; guarded by mu
@@ -130,10 +132,11 @@ type stateWatcher struct {
 func (l *life) init() {
 	l.donec = make(chan struct{})
 	l.event = StateEvent{State: StateConnecting, Reason: ReasonDialled, At: time.Now()}
+	l.state.Store(uint32(StateConnecting))
 }
 
 // State returns how the peer is connected now.
-func (p *Peer) State() State { return p.stateEvent().State }
+func (p *Peer) State() State { return State(p.life.state.Load()) }
 
 func (p *Peer) stateEvent() StateEvent {
 	p.life.mu.Lock()
@@ -203,6 +206,7 @@ func (p *Peer) setState(e StateEvent) {
 	l := &p.life
 	e.At = time.Now()
 	l.event = e
+	l.state.Store(uint32(e.State))
 	if l.changec != nil {
 		close(l.changec)
 		l.changec = nil
