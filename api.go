@@ -160,6 +160,15 @@ type Property[T any] = rpc.Property[T]
 // Use adds middleware for the requests of a service, inside of that of [Node.Use].
 func Use(m ...Middleware) ExposeOption { return rpc.Use(m...) }
 
+// Observe returns middleware that tells when requests begin and how they end, for
+// metrics and traces. See [rpc.Observe].
+func Observe(
+	start func(ctx context.Context, r *Request) context.Context,
+	end func(ctx context.Context, r *Request, took time.Duration, err error),
+) Middleware {
+	return rpc.Observe(start, end)
+}
+
 // UseOn adds middleware for a Go method, or a field that is a property, inside of that
 // of the service.
 func UseOn(goName string, m ...Middleware) ExposeOption { return rpc.UseOn(goName, m...) }
