@@ -12,6 +12,10 @@ import (
 type (
 	// Peer is the other side of a connection.
 	Peer = rpc.Peer
+	// Pool is several connections to one peer.
+	Pool = rpc.Pool
+	// PoolClient is a service as the peers of a [Pool] have it.
+	PoolClient[T any] = rpc.PoolClient[T]
 	// Service is a set of methods that a node exposes.
 	Service = rpc.Service
 	// Stub is a remote service as its callers see it.
@@ -134,6 +138,11 @@ func Query[T any](ctx context.Context, p *Peer, qualified string) (*T, error) {
 	return rpc.Query[T](ctx, p, qualified)
 }
 
+// QueryPool asks all peers of a pool for a service. See [rpc.QueryPool].
+func QueryPool[T any](ctx context.Context, p *Pool, qualified string) (*PoolClient[T], error) {
+	return rpc.QueryPool[T](ctx, p, qualified)
+}
+
 // Errorf returns an error with a code and a formatted message. What %w wraps
 // stays in this process, except for its text.
 func Errorf(code Code, format string, args ...any) *Error { return rpc.Errorf(code, format, args...) }
@@ -150,6 +159,15 @@ type Property[T any] = rpc.Property[T]
 
 // Use adds middleware for the requests of a service, inside of that of [Node.Use].
 func Use(m ...Middleware) ExposeOption { return rpc.Use(m...) }
+
+// Observe returns middleware that tells when requests begin and how they end, for
+// metrics and traces. See [rpc.Observe].
+func Observe(
+	start func(ctx context.Context, r *Request) context.Context,
+	end func(ctx context.Context, r *Request, took time.Duration, err error),
+) Middleware {
+	return rpc.Observe(start, end)
+}
 
 // UseOn adds middleware for a Go method, or a field that is a property, inside of that
 // of the service.

@@ -52,12 +52,16 @@ type Config struct {
 	// ConnectTimeout limits each attempt to connect to an address. Default 5 s.
 	ConnectTimeout time.Duration
 	// ReconnectDelay is the longest time before a dialled peer that has lost its
-	// connection is dialled again; it doubles with each attempt up to MaxReconnectDelay,
-	// and the time itself is random. Defaults 250 ms and 30 s.
+	// connection is dialled again; it doubles with each attempt, or each round of its
+	// addresses, up to MaxReconnectDelay, and the time itself is random. Defaults 250 ms
+	// and 30 s.
 	ReconnectDelay    time.Duration
 	MaxReconnectDelay time.Duration
-	// MaxReconnectAttempts is after how many failures in a row a dialled peer is given
-	// up. Default none; a negative number means that peers do not reconnect at all.
+	// MaxReconnectAttempts is after how many attempts in a row a dialled peer is given up
+	// of which none led to a connection that lasted 10 s: a peer which accepts connections
+	// only to lose them uses them up as one that cannot be reached. A connection that the
+	// peer asked to leave need have lasted 1 s. Default none; a negative number means that
+	// peers do not reconnect at all.
 	MaxReconnectAttempts int
 	// OfflineCalls is how many calls may wait while a dialled peer is being dialled
 	// again, each no longer than its own time limit; others fail at once. Default 0.
@@ -68,6 +72,13 @@ type Config struct {
 	// DrainTimeout is how long [Node.Serve] lets running requests finish when its
 	// context ends. Default 10 s.
 	DrainTimeout time.Duration
+	// DrainWindow is how long a node that shuts down goes on serving the peers that have
+	// dialled it and can connect elsewhere, so that they lose no call and do not all dial
+	// at once: they are asked to come back at random moments within its first half. The
+	// shutdown goes on before if all of them have gone, and where there are none, as in a
+	// program that only dials. It is at most half of the time that the shutdown has. With
+	// thousands of peers take more. Default 1 s.
+	DrainWindow time.Duration
 
 	// FrameTimeout is how long half a message may wait for its next byte. Default 30 s.
 	FrameTimeout time.Duration
@@ -199,6 +210,7 @@ func (c *Config) rpc(ctx context.Context) rpc.Config {
 		MaxReferences:      c.MaxReferences,
 		MaxExposedServices: c.MaxExposedServices,
 		OfflineCalls:       c.OfflineCalls,
+		DrainWindow:        c.DrainWindow,
 		Logger:             c.logger(),
 		Context:            ctx,
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync"
 	"time"
 
 	"github.com/d-e-v-grid/netron/engine"
@@ -58,7 +59,8 @@ func DialReconnect(delay time.Duration, maxAttempts int) DialOption {
 }
 
 // DialAlso gives further addresses of the same peer. Dial tries each once; each attempt
-// to reconnect takes the one behind that of the last.
+// to reconnect takes the one behind that of the last, without a delay until all of them
+// have failed.
 func DialAlso(urls ...string) DialOption {
 	return func(s *dialSettings) { s.urls = append(s.urls, urls...) }
 }
@@ -75,15 +77,65 @@ func DialAlso(urls ...string) DialOption {
 // Config.ConnectTimeout limit this alone. A dial under way when the node is closed returns
 // an error wrapping [ErrClosed].
 func (n *Node) Dial(ctx context.Context, url string, opts ...DialOption) (*Peer, error) {
+	return n.dial(ctx, url, n.cfg.ID, opts)
+}
+
+// maxPoolConns is how many connections a pool has at most.
+const maxPoolConns = 256
+
+// DialPool is [Node.Dial] for n connections to one peer, 1 to 256, over which calls are
+// spread by how many are under way: see [Pool] and [QueryPool]. Each of them has all
+// options, reconnects on its own, and is a peer of its own to the other side: the first
+// one has the id of the node, the others "id#2", "id#3" and so on. Two to four are enough
+// for what a few cores can do.
+//
+// It returns an error if one of them cannot be connected now, and has closed the others.
+func (n *Node) DialPool(ctx context.Context, url string, conns int, opts ...DialOption) (*Pool, error) {
+	if conns < 1 || conns > maxPoolConns {
+		return nil, Errorf(InvalidArgument, "netron: a pool of %d connections, want 1 to %d", conns, maxPoolConns)
+	}
+	ids := make([]string, conns)
+	for i := range ids {
+		ids[i] = n.cfg.ID
+		if i > 0 {
+			ids[i] = fmt.Sprintf("%s#%d", n.cfg.ID, i+1)
+		}
+		if len(ids[i]) > maxIDBytes {
+			return nil, Errorf(InvalidArgument, "netron: the id of the node leaves no room for %q", ids[i][len(n.cfg.ID):])
+		}
+	}
+	peers, errs := make([]*Peer, conns), make([]error, conns)
+	var wg sync.WaitGroup
+	for i, id := range ids {
+		wg.Go(func() { peers[i], errs[i] = n.dial(ctx, url, id, opts) })
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err == nil {
+			continue
+		}
+		for _, p := range peers {
+			if p != nil {
+				_ = p.Close() // always nil
+			}
+		}
+		return nil, err // the others will hardly say anything else
+	}
+	return rpc.NewPool(peers...)
+}
+
+// dial is Dial under an id.
+func (n *Node) dial(ctx context.Context, url, id string, opts []DialOption) (*Peer, error) {
 	if err := n.beginDial(); err != nil {
 		return nil, err
 	}
 	defer n.wg.Done()
-	settings := n.dialSettings(url, opts)
+	settings := n.dialSettings(url, id, opts)
 	var p *Peer
 	settings.redial.Dial = func(ctx context.Context, attempt int) error {
 		return n.connect(ctx, p, settings.urls[attempt%len(settings.urls)], &settings.DialConfig)
 	}
+	settings.redial.Addresses = len(settings.urls)
 	p = n.endpoint.NewDialled(settings.redial)
 	if err := p.Connect(ctx, len(settings.urls)); err != nil {
 		return nil, err
@@ -139,14 +191,14 @@ func (n *Node) dialContext(ctx context.Context) (context.Context, context.Cancel
 	}
 }
 
-func (n *Node) dialSettings(target string, opts []DialOption) *dialSettings {
+func (n *Node) dialSettings(target, id string, opts []DialOption) *dialSettings {
 	cfg := &dialSettings{
-		DialConfig: engine.DialConfig{Config: n.cfg.engine(), Header: make(http.Header), Query: url.Values{queryID: {n.cfg.ID}}},
+		DialConfig: engine.DialConfig{Config: n.cfg.engine(), Header: make(http.Header), Query: url.Values{queryID: {id}}},
 		urls:       []string{target},
-		redial:     rpc.Redial{Delay: n.cfg.ReconnectDelay, MaxDelay: n.cfg.MaxReconnectDelay, MaxAttempts: n.cfg.MaxReconnectAttempts},
+		redial:     rpc.Redial{ID: id, Delay: n.cfg.ReconnectDelay, MaxDelay: n.cfg.MaxReconnectDelay, MaxAttempts: n.cfg.MaxReconnectAttempts},
 	}
 	cfg.Driver = DriverAuto // Config.Driver is that of incoming connections
-	cfg.Header.Set(headerID, n.cfg.ID)
+	cfg.Header.Set(headerID, id)
 	cfg.Header.Set(headerVersion, protocolVersion)
 	for _, opt := range opts {
 		opt(cfg)

@@ -118,6 +118,31 @@ func ExampleMiddleware() {
 	// <nil> hello, anna
 }
 
+// Count what peers ask, and how it ends.
+func ExampleObserve() {
+	node, err := netron.New(netron.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer node.Close()
+	if err := node.Expose("greeter@1.0.0", Greeter{}, netron.Use(authorize)); err != nil {
+		log.Fatal(err)
+	}
+	ctx := context.Background()
+	greeter, err := node.Local().Service(ctx, "greeter")
+	if err != nil {
+		log.Fatal(err)
+	}
+	node.Use(netron.Observe(nil, func(_ context.Context, r *netron.Request, took time.Duration, err error) {
+		fmt.Println(r.Service(), r.Member(), took >= 0, netron.CodeOf(err))
+	}))
+	err = greeter.Call(ctx, "hello", nil)
+	fmt.Println(err)
+	// Output:
+	// greeter@1.0.0 hello true unauthenticated
+	// unauthenticated: hello needs a token
+}
+
 // Lamp is a service whose method answers with a header.
 type Lamp struct{}
 

@@ -344,6 +344,35 @@ func ExampleNode_Handler() {
 	// Output: 2 <nil>
 }
 
+// Calls are spread over four connections.
+func ExampleNode_DialPool() {
+	ctx, stop := context.WithCancel(context.Background())
+	server := startCalculator(ctx)
+	client, err := netron.New(netron.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	pool, err := client.DialPool(ctx, server.Addr(), 4)
+	if err != nil {
+		log.Fatal(err)
+	}
+	type calculator struct {
+		Add func(ctx context.Context, a, b float64) (float64, error)
+	}
+	service, err := netron.QueryPool[calculator](ctx, pool, "calculator")
+	if err != nil {
+		log.Fatal(err)
+	}
+	sum, err := service.Pick().Add(ctx, 2, 3) // pick for each call anew
+	fmt.Println(sum, err)
+
+	_ = pool.Close()
+	_ = client.Close()
+	stop()
+	<-server.Done()
+	// Output: 5 <nil>
+}
+
 // The server calls back over the connection that the client opened.
 func ExamplePeerFrom() {
 	ctx, stop := context.WithCancel(context.Background())

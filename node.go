@@ -172,8 +172,8 @@ func (n *Node) Addr() string {
 }
 
 // Serve listens on Config.Addr and serves until ctx ends. Then it stops
-// accepting, lets running requests finish within Config.DrainTimeout, ends all
-// connections of the node, dialled ones included, and returns nil. If the node is
+// accepting, sends peers elsewhere, lets running requests finish within
+// Config.DrainTimeout, ends all connections of the node, dialled ones included, and returns nil. If the node is
 // shut down by other means it returns [ErrClosed]. It may be called once;
 // [Node.ServeListener] may be called for further listeners.
 func (n *Node) Serve(ctx context.Context) error {
@@ -294,7 +294,8 @@ func (n *Node) begin(c *engine.Conn, hint mux.Hint, identity *auth.Identity) {
 	}
 }
 
-// Shutdown stops accepting, refuses new requests, waits until the running ones
+// Shutdown stops accepting, asks peers to connect elsewhere and serves them while they
+// do, see Config.DrainWindow. Then it refuses new requests, waits until the running ones
 // have been answered or ctx ends, calls the functions of [Node.OnShutdown], and ends
 // all connections of the node with close code 1001. It returns an error that wraps
 // ctx.Err() if requests were cut off. Of several calls the one whose ctx ends first
@@ -302,10 +303,14 @@ func (n *Node) begin(c *engine.Conn, hint mux.Hint, identity *auth.Identity) {
 // callback of [Stub.CallFunc].
 func (n *Node) Shutdown(ctx context.Context) error {
 	n.stop()
-	err := errors.Join(n.endpoint.Drain(ctx), n.runAtEnd(ctx))
+	err, farewell := n.endpoint.Drain(ctx), rpc.CloseDrained
+	if err != nil {
+		farewell = "shutting down"
+	}
+	err = errors.Join(err, n.runAtEnd(ctx))
 	// One handler that does not end in time is no reason to leave all peers without
 	// the close code.
-	if late := n.sayGoodbye(ctx); err == nil {
+	if late := n.sayGoodbye(ctx, farewell); err == nil {
 		err = late
 	}
 	return errors.Join(err, n.Close())
@@ -321,10 +326,10 @@ func (n *Node) stop() {
 }
 
 // sayGoodbye closes all connections in an orderly way and waits for their ends.
-func (n *Node) sayGoodbye(ctx context.Context) error {
+func (n *Node) sayGoodbye(ctx context.Context, reason string) error {
 	conns := n.conns()
 	for _, c := range conns {
-		c.CloseWith(engine.CloseGoingAway, "shutting down")
+		c.CloseWith(engine.CloseGoingAway, reason)
 	}
 	for _, c := range conns {
 		select {

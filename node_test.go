@@ -53,12 +53,6 @@ func serve(t testing.TB, cfg netron.Config) (*netron.Node, string) {
 	return n, "ws://" + n.Addr()
 }
 
-// serveAt returns a node that listens on an address.
-func serveAt(t testing.TB, addr string) *netron.Node {
-	t.Helper()
-	return start(t, netron.Config{Addr: addr})
-}
-
 // start returns a listening node with the reference service.
 func start(t testing.TB, cfg netron.Config) *netron.Node {
 	t.Helper()

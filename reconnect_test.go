@@ -338,6 +338,36 @@ func TestReconnectAttemptsExhausted(t *testing.T) {
 	})
 }
 
+// TestReconnectFlappingExhausted checks that connections which do not last use up the
+// attempts, and that those which do give them back.
+func TestReconnectFlappingExhausted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStation(t, netron.Config{})
+		p, log := s.connect(netron.Config{MaxReconnectAttempts: 3, MaxReconnectDelay: time.Second})
+		lose := func(after time.Duration) {
+			time.Sleep(after)
+			s.cut()
+			time.Sleep(time.Second)
+			synctest.Wait()
+		}
+		for range 10 {
+			lose(10 * time.Second)
+		}
+		for i := range 3 {
+			if p.State() != netron.StateConnected {
+				t.Fatalf("state %v after %d connections that did not last", p.State(), i)
+			}
+			lose(time.Second)
+		}
+		if n := s.dialled(); n != 13 || p.State() != netron.StateClosed {
+			t.Errorf("%d dials, state %v, want the peer to be given up after 13", n, p.State())
+		}
+		if got := log.String(); !strings.HasSuffix(got, "connected:ready closed:attempts_exhausted") {
+			t.Errorf("states %s", got)
+		}
+	})
+}
+
 func TestNoReconnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStation(t, netron.Config{})
@@ -440,10 +470,17 @@ func TestDialAlso(t *testing.T) {
 		}
 		good.Store("a:80")
 		s.cut()
-		time.Sleep(10 * time.Second)
+		time.Sleep(20 * time.Second)
 		synctest.Wait()
 		if got := strings.Join(asked, " "); got != "a:80 b:80 c:80 a:80" || p.State() != netron.StateConnected {
 			t.Errorf("asked %s, state %v", got, p.State())
+		}
+		good.Store("c:80")
+		s.cut()
+		time.Sleep(250 * time.Millisecond)
+		synctest.Wait()
+		if got := strings.Join(asked, " "); got != "a:80 b:80 c:80 a:80 b:80 c:80" || p.State() != netron.StateConnected {
+			t.Errorf("asked %s, state %v, want no delay before the next address", got, p.State())
 		}
 		good.Store("none")
 		_, err = n.Dial(t.Context(), "a:80", opts...)
@@ -599,20 +636,21 @@ func TestStates(t *testing.T) {
 func TestReconnectOverTheNetwork(t *testing.T) {
 	for _, driver := range []netron.Driver{netron.DriverStd, netron.DriverEpoll} {
 		t.Run(driver.String(), func(t *testing.T) {
-			first, url := serve(t, netron.Config{})
-			p := dial(t, url, netron.DialDriver(driver), netron.DialReconnect(20*time.Millisecond, 0))
+			cfg := netron.Config{Addr: "127.0.0.1:0", DrainWindow: 100 * time.Millisecond}
+			first := start(t, cfg)
+			p := dial(t, first.Addr(), netron.DialDriver(driver), netron.DialReconnect(20*time.Millisecond, 0))
 			c := query(t, p)
 			for range 3 {
-				addr := first.Addr()
+				cfg.Addr = first.Addr()
 				if err := first.Shutdown(t.Context()); err != nil {
 					t.Fatal(err)
 				}
-				ln, err := net.Listen("tcp", addr)
+				ln, err := net.Listen("tcp", cfg.Addr)
 				if err != nil {
 					t.Skip("the port was taken meanwhile:", err)
 				}
 				_ = ln.Close()
-				first = serveAt(t, addr)
+				first = start(t, cfg)
 				if v, err := c.Add(netron.Idempotent(t.Context()), 1, 2); v != 3 || err != nil {
 					t.Errorf("Add after a restart = %v, %v", v, err)
 				}
@@ -644,9 +682,11 @@ func TestGoAway(t *testing.T) {
 		s.up() // where the next dial goes
 		ended := make(chan error, 1)
 		go func() { ended <- first.Shutdown(context.Background()) }()
-		if sum, err := funcs.Add(netron.RetryUnsent(t.Context()), 1, 2); sum != 3 || err != nil {
-			t.Errorf("Add = %v, %v, want it to be served by the next", sum, err)
+		synctest.Wait()
+		if sum, err := funcs.Add(t.Context(), 1, 2); sum != 3 || err != nil || p.State() != netron.StateDraining {
+			t.Errorf("Add = %v, %v, state %v, want it to be served where the peer still is", sum, err, p.State())
 		}
+		time.Sleep(500 * time.Millisecond)
 		synctest.Wait()
 		if len(slow) != 0 || len(first.Peers()) != 1 || len(s.server.Peers()) != 1 {
 			t.Errorf("%d peers of the first server, %d of the second", len(first.Peers()), len(s.server.Peers()))
@@ -658,8 +698,8 @@ func TestGoAway(t *testing.T) {
 			t.Errorf("Shutdown = %v", err)
 		}
 		time.Sleep(time.Minute)
-		if got := log.String(); got != "draining:going_away connected:ready" {
-			t.Errorf("states %s", got)
+		if got := log.String(); got != "draining:going_away connected:ready" || log.events[0].Message != "shutdown" {
+			t.Errorf("states %s, reason %q", got, log.events[0].Message)
 		}
 		if n := s.calls.Load(); n != 2 {
 			t.Errorf("%d calls served, want 2", n)

@@ -69,9 +69,11 @@ func (e *CloseError) Error() string {
 	return s
 }
 
-// CloseStatus returns the code, and whether the peer began the closing. It is for
+// CloseStatus returns code and reason, and whether the peer began the closing. It is for
 // packages that do not import this one.
-func (e *CloseError) CloseStatus() (code uint16, remote bool) { return e.Code, e.Remote }
+func (e *CloseError) CloseStatus() (code uint16, reason string, remote bool) {
+	return e.Code, e.Reason, e.Remote
+}
 
 // Unwrap returns e.Err.
 func (e *CloseError) Unwrap() error { return e.Err }

@@ -121,6 +121,9 @@ func (s *Server) decide(head []byte, full bool) (req *Request, answer []byte, r 
 	if r == nil {
 		r = s.cfg.checkAccess(req)
 	}
+	if r == nil && s.isStopped() {
+		r = refuse(http.StatusServiceUnavailable, "shutting down")
+	}
 	if r == nil && full {
 		r = refuse(http.StatusServiceUnavailable, "too many connections")
 	}

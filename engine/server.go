@@ -276,7 +276,7 @@ func remoteIP(nc net.Conn) netip.Addr {
 }
 
 // StopAccepting closes the listeners and refuses new connections. Those that are
-// open, and handshakes under way, go on.
+// open go on; handshakes under way are refused with status 503.
 func (s *Server) StopAccepting() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -94,6 +94,35 @@ func TestServeRetriesTemporaryErrors(t *testing.T) {
 	})
 }
 
+// TestServerStopsHandshakes checks that a client whose request is on its way when the
+// server stops is told so, and can go elsewhere at once.
+func TestServerStopsHandshakes(t *testing.T) {
+	for _, d := range append(socketDrivers(), driver{name: "http", listen: listenHTTP}) {
+		t.Run(d.name, func(t *testing.T) {
+			p := d.listen(t)
+			s := NewServer(Config{Driver: p.driver}, func(c *Conn) { c.Start(NewEcho(c)) })
+			t.Cleanup(p.serve(s, p.ln))
+			nc, err := p.dial()
+			if err != nil {
+				t.Fatal(err)
+			}
+			tc := newConversation(t, nc, true)
+			tc.write([]byte(goodRequest[:20]))
+			taken := func() bool {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				return len(s.sockets) == 1
+			}
+			for d.name != "http" && !taken() {
+				runtime.Gosched()
+			}
+			s.StopAccepting()
+			tc.write([]byte(goodRequest[20:]))
+			tc.wantStatus("after the server has stopped", 503)
+		})
+	}
+}
+
 func TestServeFails(t *testing.T) {
 	broken := errors.New("broken")
 	p := listenTCP(t)

@@ -136,6 +136,11 @@ func (s *Session) Refuse() {
 func (s *Session) Drain(ctx context.Context) error {
 	s.Refuse()
 	select {
+	case <-s.idlec: // whether ctx has ended or not
+		return nil
+	default:
+	}
+	select {
 	case <-s.idlec:
 		return nil
 	case <-s.donec:

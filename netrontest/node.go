@@ -18,7 +18,7 @@ type TB interface {
 }
 
 // Node is a node that serves at an address of a [Network]. It is a
-// [netron.Node] in all but [Node.Dial] and [Node.Addr].
+// [netron.Node] in all but [Node.Dial], [Node.DialPool] and [Node.Addr].
 type Node struct {
 	*netron.Node
 
@@ -94,6 +94,11 @@ func (n *Node) Addr() string { return n.addr }
 // or a ws:// or wss:// URL with one.
 func (n *Node) Dial(ctx context.Context, url string, opts ...netron.DialOption) (*netron.Peer, error) {
 	return n.Node.Dial(ctx, url, append([]netron.DialOption{n.DialNet()}, opts...)...)
+}
+
+// DialPool is [netron.Node.DialPool] over the network of the node, as Dial is.
+func (n *Node) DialPool(ctx context.Context, url string, conns int, opts ...netron.DialOption) (*netron.Pool, error) {
+	return n.Node.DialPool(ctx, url, conns, append([]netron.DialOption{n.DialNet()}, opts...)...)
 }
 
 // DialNet returns the option by which [netron.Node.Dial] dials over the network of

@@ -43,7 +43,7 @@ type binding struct {
 const (
 	// sweepBindings is at how many bindings those are looked for that nobody uses.
 	sweepBindings = 500
-	// maxQuestions is how many services are asked for at a time.
+	// maxQuestions is how many services are asked for, or published, at a time.
 	maxQuestions = 16
 	// askPause is the least time between two questions for a service that has gone.
 	askPause = time.Second
@@ -110,28 +110,34 @@ func (c *conn) findServices(ctx context.Context, views map[*binding]*stubView) e
 	all := c.peer.life.living()
 	c.peer.life.mu.Unlock()
 	var (
-		wg    sync.WaitGroup
 		mu    sync.Mutex
 		first error
-		room  = make(chan struct{}, maxQuestions)
 	)
-	all = slices.DeleteFunc(all, func(b *binding) bool { return views[b] != nil })
-	for _, b := range all {
+	forEach(slices.DeleteFunc(all, func(b *binding) bool { return views[b] != nil }), func(b *binding) {
+		v, err := c.findService(ctx, b)
+		mu.Lock()
+		defer mu.Unlock()
+		if err == nil {
+			views[b] = v
+		} else if first == nil {
+			first = err
+		}
+	})
+	return first
+}
+
+// forEach runs ask for each of all, for at most maxQuestions at a time, and waits.
+func forEach[T any](all []T, ask func(T)) {
+	var wg sync.WaitGroup
+	room := make(chan struct{}, maxQuestions)
+	for _, v := range all {
 		room <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-room }()
-			v, err := c.findService(ctx, b)
-			mu.Lock()
-			defer mu.Unlock()
-			if err == nil {
-				views[b] = v
-			} else if first == nil {
-				first = err
-			}
+			ask(v)
 		})
 	}
 	wg.Wait()
-	return first
 }
 
 // findService asks for a service that stubs stand for. That it is not there is no error.

@@ -23,6 +23,8 @@ type conn struct {
 	token    string   // by which the peer can end this connection on its next one; of accepted ones
 	router   router
 	dead     bool // the session has ended; guarded by life.mu of the peer
+	leaving  bool // the other side has asked to connect anew; guarded by life.mu of the peer
+	tries    int  // those of the peer at that moment; guarded by life.mu of the peer
 	local    bool // one of the ends of [Endpoint.Local], which are not among the endpoint's peers
 
 	ctx      *peerContext // the parent of what handlers run under
@@ -64,7 +66,7 @@ func (c *conn) config(hint mux.Hint) mux.Config {
 	cfg := &c.endpoint.cfg
 	return mux.Config{
 		Connector:        c.peer.connector,
-		LocalID:          cfg.ID,
+		LocalID:          c.peer.localID(),
 		Hint:             hint,
 		Features:         features,
 		HandshakeTimeout: cfg.HandshakeTimeout,

@@ -81,6 +81,11 @@ type Config struct {
 	// [Unavailable], as all do by default.
 	OfflineCalls int
 
+	// DrainWindow is how long [Endpoint.Drain] serves peers that can connect elsewhere.
+	// They are asked to do so at random moments within its first half. It is at most half
+	// of the time that Drain has. Default 1 s.
+	DrainWindow time.Duration
+
 	// Context is the parent of the contexts of all handlers. Nil means
 	// [context.Background].
 	Context context.Context //nolint:containedctx // the documented lifetime of the endpoint
@@ -147,13 +152,14 @@ type Endpoint struct {
 	draining   []byte
 	failed     []byte
 
-	mu     sync.Mutex
-	peers  map[*Peer]int      // how many connections of each have done their handshake; guarded by mu
-	byID   map[string][]*Peer // those that claim an id, the first of them first; guarded by mu
-	local  *Peer              // the calling end of the local pair; guarded by mu
-	served *Peer              // the other end; guarded by mu
-	drains bool               // Drain was called; guarded by mu
-	closed bool               // guarded by mu
+	mu      sync.Mutex
+	peers   map[*Peer]int      // how many connections of each have done their handshake; guarded by mu
+	byID    map[string][]*Peer // those that claim an id, the first of them first; guarded by mu
+	local   *Peer              // the calling end of the local pair; guarded by mu
+	served  *Peer              // the other end; guarded by mu
+	drains  bool               // Drain was called; guarded by mu
+	refuses bool               // Drain has waited long enough for peers to go; guarded by mu
+	closed  bool               // guarded by mu
 
 	// What keeps connections up, see reconnect.go.
 	redialCtx  context.Context //nolint:containedctx // ends when no connection is to be made any more
@@ -266,7 +272,7 @@ func (e *Endpoint) validPing(payload []byte) bool {
 // add makes a peer known whose handshake is done.
 func (e *Endpoint) add(s *mux.Session, p *Peer, info mux.Peer) {
 	e.mu.Lock()
-	if e.drains {
+	if e.refuses {
 		s.Refuse()
 	}
 	e.peers[p]++
@@ -274,12 +280,16 @@ func (e *Endpoint) add(s *mux.Session, p *Peer, info mux.Peer) {
 	if info.ID != "" {
 		superseded, doubted = e.claim(p, info)
 	}
+	drains := e.drains
 	e.mu.Unlock()
 	if superseded != nil {
 		e.supersede(superseded)
 	}
 	if doubted != nil {
 		e.doubt(doubted)
+	}
+	if drains {
+		s.GoAway(appendGoAway(goAwayShutdown, 0))
 	}
 }
 
@@ -328,7 +338,7 @@ func (e *Endpoint) Local() *Peer {
 	a, b := mux.Pipe(near.config(mux.Hint{}), far.config(mux.Hint{}))
 	near.attach(a)
 	far.attach(b)
-	if e.drains {
+	if e.refuses {
 		b.Refuse()
 	}
 	if e.closed {
@@ -336,29 +346,6 @@ func (e *Endpoint) Local() *Peer {
 	}
 	e.local, e.served = caller, callee
 	return caller
-}
-
-// Drain refuses new requests of all peers, also of those that are not connected yet,
-// asks those that are to connect elsewhere, and waits until the running requests have
-// been answered or ctx ends.
-func (e *Endpoint) Drain(ctx context.Context) error {
-	e.mu.Lock()
-	e.drains = true
-	peers := slices.Collect(maps.Keys(e.peers))
-	if e.served != nil {
-		peers = append(peers, e.served)
-	}
-	e.mu.Unlock()
-	for _, p := range peers {
-		p.link().Refuse()
-		p.GoAway(goAwayShutdown, 0)
-	}
-	for _, p := range peers {
-		if err := p.link().Drain(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 const closeGoingAway = 1001

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"math"
+	"strings"
 	"time"
 
 	"github.com/d-e-v-grid/netron/codec"
@@ -13,6 +14,13 @@ const (
 
 	// maxGoAwayWindow bounds the time that a peer may ask to spread connecting over.
 	maxGoAwayWindow = time.Hour
+
+	// maxGoAwayReason bounds the bytes of the reason that are kept.
+	maxGoAwayReason = 256
+
+	// goAwayTime is how long a connection must have lasted for a goaway to cost the peer
+	// nothing: in a rolling restart one may come every few seconds.
+	goAwayTime = time.Second
 )
 
 // GoAway asks the peer to make no new requests and to connect anew, elsewhere if it can,
@@ -30,48 +38,54 @@ func appendGoAway(reason string, window time.Duration) []byte {
 	return codec.AppendInt(b, max(window.Milliseconds(), 0))
 }
 
-// parseGoAway reads the window. A malformed request is to be ignored.
-func parseGoAway(payload []byte, lim codec.Limits) (window time.Duration, ok bool) {
+// parseGoAway reads reason and window. A malformed request is to be ignored.
+func parseGoAway(payload []byte, lim codec.Limits) (reason string, window time.Duration, ok bool) {
 	d := codec.NewDecoder(payload, lim)
 	n, err := d.ArrayHeader()
 	if err != nil || n < 2 {
-		return 0, false
+		return "", 0, false
 	}
-	if _, err := d.StringBytes(); err != nil {
-		return 0, false
+	text, err := d.StringBytes()
+	if err != nil {
+		return "", 0, false
 	}
+	reason = strings.ToValidUTF8(string(text[:min(len(text), maxGoAwayReason)]), "")
 	var ms float64
 	if err := d.Decode(&ms); err != nil || math.IsNaN(ms) || ms < 0 {
-		return 0, false
+		return "", 0, false
 	}
-	return time.Duration(min(ms, float64(maxGoAwayWindow.Milliseconds())) * float64(time.Millisecond)), true
+	return reason, time.Duration(min(ms, float64(maxGoAwayWindow.Milliseconds())) * float64(time.Millisecond)), true
 }
 
 // goAway is told on the read owner that the peer asks to connect anew.
 func (c *conn) goAway(_ *mux.Session, payload []byte) {
-	if window, ok := parseGoAway(payload, c.endpoint.cfg.Limits); ok {
-		c.peer.drainOff(c, window)
+	if reason, window, ok := parseGoAway(payload, c.endpoint.cfg.Limits); ok {
+		c.peer.drainOff(c, reason, window)
 	}
 }
 
+// errLeaving is why a connection is not adopted whose other side goes away.
+var errLeaving = &Error{Code: Unavailable, Message: "the peer asks to connect elsewhere"}
+
 // drainOff makes a new connection in place of c, at a random moment within window.
-func (p *Peer) drainOff(c *conn, window time.Duration) {
+func (p *Peer) drainOff(c *conn, reason string, window time.Duration) {
 	l := &p.life
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	c.leaving = true // if it is not adopted yet it will not be
 	if c != p.conn.Load() || c.dead || l.closing || l.event.State != StateConnected {
 		return
 	}
-	p.setState(StateEvent{State: StateDraining, Reason: ReasonGoingAway})
+	p.setState(StateEvent{State: StateDraining, Reason: ReasonGoingAway, Message: reason})
 	if p.redial == nil || p.redial.MaxAttempts < 0 || l.loop != nil {
 		return
 	}
-	if time.Since(l.connectedAt) >= steadyTime {
-		l.tries = 0
-	}
 	wait := jitter(window)
-	if l.tries > 0 { // those who go on sending each other away must not be dialled all the time
+	if time.Since(l.connectedAt) >= goAwayTime {
+		l.tries = 0
+	} else { // those who go on sending each other away must not be dialled all the time
 		wait = max(wait, p.redial.wait(l.tries))
 	}
+	c.tries = l.tries
 	p.startRedialling(wait, nil)
 }

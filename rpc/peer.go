@@ -38,6 +38,14 @@ func newPeer(e *Endpoint, connector bool, r *Redial) *Peer {
 // link returns the session that carries the peer.
 func (p *Peer) link() *mux.Session { return p.conn.Load().session }
 
+// localID returns the id that the peer sees.
+func (p *Peer) localID() string {
+	if p.redial != nil && p.redial.ID != "" {
+		return p.redial.ID
+	}
+	return p.endpoint.cfg.ID
+}
+
 // User returns what the peer has authenticated as, nil if it has not.
 func (p *Peer) User() any {
 	if u := p.user.Load(); u != nil {

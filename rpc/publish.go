@@ -56,7 +56,7 @@ func (e *Endpoint) runExposeService(ctx context.Context, raw *codec.Raw) (*codec
 		return nil, Errorf(InvalidArgument, "no name for a service: %q, version %q", shown(meta.Name), shown(meta.Version))
 	}
 	d := &codec.Definition{ID: uuid.NewString(), PeerID: c.peer.ID(), Meta: meta}
-	stub := newStub(c.peer, d)
+	stub := c.newStub(d)
 	stub.nested = &nestedStub{conn: c} // it ends with the connection
 	entry, err := newEntry(stub.relayed(), d.ID, d.PeerID)
 	if err != nil {
@@ -130,15 +130,32 @@ func (c *conn) takeExposed(q query) *entry {
 // Publish exposes a service of this side at the peer, for all that the peer serves:
 // what they ask of it the peer passes on. The peer must allow it; else the error has
 // the code [PermissionDenied], and [AlreadyExists] if the name is taken there. It lasts
-// until [Peer.Unpublish], or the end of the connection. The service need not be exposed
-// here.
+// until [Peer.Unpublish], or the end of the peer. The service need not be exposed here.
+//
+// When a dialled peer reconnects the service is published again before calls go over the
+// new connection. If that fails the peer is connected all the same: the failure is logged,
+// and told by [Peer.OnState] with [ReasonPublishFailed]. It is tried again until
+// [ReasonPublished], unless the peer does not allow it: the other side may hold the name
+// for the connection that was lost until it notices the loss.
 func (p *Peer) Publish(ctx context.Context, s *Service) error {
-	e, err := newEntry(s, "", p.endpoint.cfg.ID)
+	for {
+		c := p.conn.Load()
+		if err := c.publish(ctx, s); err != nil {
+			return err
+		}
+		if p.keepPublished(c, s) {
+			return nil
+		}
+	}
+}
+
+// publish exposes a service at the other side of one connection.
+func (c *conn) publish(ctx context.Context, s *Service) error {
+	e, err := newEntry(s, "", c.endpoint.cfg.ID)
 	if err != nil {
 		return err
 	}
 	s.exposed.Store(true)
-	c := p.conn.Load()
 	c.held.begin()
 	var d *codec.Definition
 	err = c.runTask(ctx, taskExposeService, &d, &e.definition.Meta)
@@ -208,9 +225,19 @@ func (c *conn) await(ctx context.Context, id []byte) *entry {
 }
 
 // Unpublish takes back a service that [Peer.Publish] exposed, by its qualified name. It
-// returns an error of code [NotFound] if there is none.
+// returns an error of code [NotFound] if there is none. The service is not published again
+// when the peer reconnects, even if Unpublish fails.
 func (p *Peer) Unpublish(ctx context.Context, qualified string) error {
-	c := p.conn.Load()
+	kept := p.dropPublished(qualified)
+	err := p.conn.Load().unpublish(ctx, qualified)
+	if kept && CodeOf(err) == NotFound {
+		return nil // its connection was lost, or it could not be published again
+	}
+	return err
+}
+
+// unpublish takes back what was exposed at the other side of one connection.
+func (c *conn) unpublish(ctx context.Context, qualified string) error {
 	h := &c.held
 	h.mu.Lock()
 	var found *entry
@@ -236,7 +263,8 @@ func (p *Peer) Unpublish(ctx context.Context, qualified string) error {
 	return nil
 }
 
-// Expose makes a Go value callable by this peer alone. See [Endpoint.Expose].
+// Expose makes a Go value callable by this peer alone, also when it reconnects, if it is
+// one that this side has dialled. See [Endpoint.Expose].
 func (p *Peer) Expose(qualified string, value any, opts ...ExposeOption) error {
 	s, err := NewServiceOf(qualified, value, opts...)
 	if err != nil {

@@ -17,14 +17,22 @@ type Redial struct {
 	// There is one call at a time. ctx ends with the peer. Required.
 	Dial func(ctx context.Context, attempt int) error
 
+	// ID is the id that the other side sees. Default Config.ID.
+	ID string
+
 	// Delay is the longest time before the first attempt to reconnect. It doubles with
 	// each attempt up to MaxDelay; the time itself is random. Defaults 250 ms and 30 s.
 	Delay    time.Duration
 	MaxDelay time.Duration
 
-	// MaxAttempts is after how many failures in a row the peer is given up. 0 is no
-	// limit; a negative number means that the peer does not reconnect at all.
+	// MaxAttempts is after how many attempts in a row the peer is given up of which none
+	// led to a connection that lasted 10 s, or 1 s if the other side then asked to connect
+	// anew. 0 is no limit; a negative number means that the peer does not reconnect at all.
 	MaxAttempts int
+
+	// Addresses is how many addresses Dial goes through, one with each attempt. There is
+	// a delay only when all of them have failed. Default 1.
+	Addresses int
 }
 
 const (
@@ -44,6 +52,7 @@ const (
 
 // wait returns a random time before an attempt to reconnect, after so many others.
 func (r *Redial) wait(tries int) time.Duration {
+	tries /= max(r.Addresses, 1)
 	delay, most := r.Delay, r.MaxDelay
 	if delay <= 0 {
 		delay = defaultReconnectDelay
@@ -57,6 +66,18 @@ func (r *Redial) wait(tries int) time.Duration {
 	return jitter(min(delay, most))
 }
 
+// waitAfter is wait after an attempt that has failed: there is none before the next
+// address.
+func (r *Redial) waitAfter(tries int) time.Duration {
+	if tries%max(r.Addresses, 1) != 0 {
+		return 0
+	}
+	return r.wait(tries)
+}
+
+// isExhausted reports whether there are to be no more attempts after so many.
+func (r *Redial) isExhausted(tries int) bool { return r.MaxAttempts > 0 && tries >= r.MaxAttempts }
+
 // jitter returns a random time in (0, d].
 func jitter(d time.Duration) time.Duration {
 	if d <= 0 {
@@ -68,7 +89,7 @@ func jitter(d time.Duration) time.Duration {
 // redialling is a goroutine that makes a new connection.
 type redialling struct {
 	cancel context.CancelFunc
-	wakec  chan struct{} // of capacity 1, never closed: do not wait any more
+	wakec  chan time.Duration // of capacity 1, never closed: wait no longer than that
 }
 
 // errPeerClosed is why a peer ended that this side closed while it had no connection.
@@ -115,10 +136,7 @@ func (p *Peer) Reconnect() {
 	p.life.mu.Lock()
 	defer p.life.mu.Unlock()
 	if loop := p.life.loop; loop != nil {
-		select {
-		case loop.wakec <- struct{}{}:
-		default:
-		}
+		loop.hurry(0)
 	}
 }
 
@@ -145,8 +163,8 @@ func (p *Peer) becameReady() {
 }
 
 // Adopt makes the connection that was bound last that of the peer, when its handshake is
-// done and the services that stubs stand for have been found on it. If it returns an
-// error the caller closes the connection.
+// done, the services that stubs stand for have been found on it, and it was tried to
+// publish those of this side. If it returns an error the caller closes the connection.
 func (p *Peer) Adopt(ctx context.Context) error {
 	l := &p.life
 	l.mu.Lock()
@@ -155,19 +173,21 @@ func (p *Peer) Adopt(ctx context.Context) error {
 	if err := c.waitReady(ctx); err != nil {
 		return err
 	}
-	views := make(map[*binding]*stubView)
+	views, outcomes := make(map[*binding]*stubView), make(map[*publication]error)
 	for {
 		if err := c.findServices(ctx, views); err != nil {
 			return err
 		}
-		if done, err := p.install(c, views); done || err != nil {
+		c.publishAll(ctx, outcomes)
+		if done, err := p.install(c, views, outcomes); done || err != nil {
 			return err
 		}
 	}
 }
 
-// install makes c the connection of the peer, unless there are stubs without a view.
-func (p *Peer) install(c *conn, views map[*binding]*stubView) (done bool, err error) {
+// install makes c the connection of the peer, unless there are stubs without a view, or
+// services that were published meanwhile.
+func (p *Peer) install(c *conn, views map[*binding]*stubView, outcomes map[*publication]error) (done bool, err error) {
 	l := &p.life
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -176,11 +196,16 @@ func (p *Peer) install(c *conn, views map[*binding]*stubView) (done bool, err er
 		return false, errPeerClosed
 	case c.dead:
 		return false, &mux.LostError{Cause: c.session.Context().Err()}
+	case c.leaving:
+		return false, errLeaving
 	}
 	for _, b := range l.living() {
 		if views[b] == nil {
 			return false, nil
 		}
+	}
+	if !l.publishedAll(outcomes) {
+		return false, nil
 	}
 	for b, v := range views {
 		b.view.Store(v)
@@ -200,6 +225,7 @@ func (p *Peer) install(c *conn, views map[*binding]*stubView) (done bool, err er
 	l.candidate = nil
 	l.connectedAt = time.Now()
 	p.setState(StateEvent{State: StateConnected, Reason: ReasonReady, Attempt: l.tries})
+	c.followUp(outcomes)
 	return true, nil
 }
 
@@ -225,16 +251,21 @@ func (c *conn) retire() {
 	}
 }
 
-// reasonOf says why a connection ended.
-func reasonOf(err error) Reason {
+// closeStatus returns what is known of the close frame that ended a connection.
+func closeStatus(err error) (code uint16, reason string, remote bool) {
 	closed, ok := errors.AsType[interface {
 		error
-		CloseStatus() (code uint16, remote bool)
+		CloseStatus() (code uint16, reason string, remote bool)
 	}](err)
 	if !ok {
-		return ReasonLost
+		return 0, "", false
 	}
-	switch code, remote := closed.CloseStatus(); {
+	return closed.CloseStatus()
+}
+
+// reasonOf says why a connection ended.
+func reasonOf(err error) Reason {
+	switch code, _, remote := closeStatus(err); {
 	case !remote:
 		return ReasonLost
 	case code == closeGoingAway:
@@ -265,11 +296,20 @@ func (p *Peer) lost(c *conn, err error) {
 	case p.redial.MaxAttempts < 0:
 		p.closeWhenOver(reasonOf(err), err)
 	default:
-		if time.Since(l.connectedAt) >= steadyTime {
+		switch {
+		case c.leaving: // attempts while it still worked do not count
+			l.tries = c.tries
+		case time.Since(l.connectedAt) >= steadyTime:
 			l.tries = 0
 		}
+		if p.redial.isExhausted(l.tries) {
+			p.closeWhenOver(ReasonExhausted, err)
+			return
+		}
 		p.setState(StateEvent{State: StateReconnecting, Reason: reasonOf(err), Err: err})
-		if l.loop == nil && !p.startRedialling(p.redial.wait(l.tries), err) {
+		if wait := p.redial.wait(l.tries); l.loop != nil {
+			l.loop.hurry(wait)
+		} else if !p.startRedialling(wait, err) {
 			p.finish(ReasonClosed, err)
 		}
 	}
@@ -330,7 +370,7 @@ func (p *Peer) shut(code uint16, reason string) {
 // after some time. It reports false if the endpoint has ended. life.mu is held.
 func (p *Peer) startRedialling(wait time.Duration, cause error) bool {
 	ctx, cancel := context.WithCancel(p.endpoint.redialCtx)
-	loop := &redialling{cancel: cancel, wakec: make(chan struct{}, 1)}
+	loop := &redialling{cancel: cancel, wakec: make(chan time.Duration, 1)}
 	if !p.endpoint.begin(func() {
 		defer cancel()
 		p.redialAgain(ctx, loop, wait, cause)
@@ -361,11 +401,11 @@ func (p *Peer) redialAgain(ctx context.Context, loop *redialling, wait time.Dura
 		l.mu.Lock()
 		p.setState(StateEvent{State: l.event.State, Reason: ReasonDialFailed, Err: err, Attempt: tries})
 		l.mu.Unlock()
-		if limit := p.redial.MaxAttempts; limit > 0 && tries >= limit {
+		if p.redial.isExhausted(tries) {
 			reason = ReasonExhausted
 			break
 		}
-		wait = p.redial.wait(tries)
+		wait = p.redial.waitAfter(tries)
 	}
 	if reason == ReasonClosed {
 		err = errPeerClosed
@@ -384,14 +424,32 @@ func (p *Peer) redialAgain(ctx context.Context, loop *redialling, wait time.Dura
 	}
 }
 
+// hurry has the next attempt made within d. life.mu is held.
+func (r *redialling) hurry(d time.Duration) {
+	select {
+	case before := <-r.wakec:
+		d = min(d, before)
+	default:
+	}
+	r.wakec <- d
+}
+
 // pause waits before an attempt, and reports whether there is to be one.
 func (r *redialling) pause(ctx context.Context, d time.Duration) bool {
+	end := time.Now().Add(d)
 	t := time.NewTimer(d)
 	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-r.wakec:
-	case <-ctx.Done():
+	for {
+		select {
+		case d := <-r.wakec:
+			if sooner := time.Now().Add(d); sooner.Before(end) {
+				end = sooner
+				t.Reset(d)
+			}
+			continue
+		case <-t.C:
+		case <-ctx.Done():
+		}
+		return ctx.Err() == nil
 	}
-	return ctx.Err() == nil
 }

@@ -79,8 +79,11 @@ func (e *Endpoint) disclaim(p *Peer, id string) (doubted *conn) {
 	return claims[0].conn.Load()
 }
 
-// supersede ends a connection whose peer has a new one. It does not block.
+// supersede ends a connection whose peer has a new one. What the peer has published
+// over the old one is taken back first: it will be published anew over the other. It
+// does not block.
 func (e *Endpoint) supersede(c *conn) {
+	c.giveBack()
 	if link, ok := c.link.(io.Closer); ok {
 		e.begin(func() { _ = link.Close() }) // always nil
 	}

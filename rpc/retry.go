@@ -30,8 +30,8 @@ func Idempotent(ctx context.Context) context.Context {
 }
 
 // RetryUnsent is [Idempotent] for calls that must not be served twice: they are made
-// again only if not a byte of them was sent, or if the peer refused them because it
-// shuts down.
+// again only if not a byte of them was sent, or if the peer, because it shuts down, said
+// that it has not served them.
 func RetryUnsent(ctx context.Context) context.Context {
 	return context.WithValue(ctx, retryKey{}, retryUnsent)
 }
@@ -76,6 +76,13 @@ func errDraining() *Error {
 func wasRefused(err error) bool {
 	e, ok := errors.AsType[*Error](err)
 	return ok && e.remote && e.Fields[fieldUnserved] == true
+}
+
+// wasDrained reports whether the peer said at the end of a connection that it has
+// served nothing which it has not answered.
+func wasDrained(lost *mux.LostError) bool {
+	code, reason, remote := closeStatus(lost)
+	return remote && code == closeGoingAway && reason == CloseDrained
 }
 
 // ofHandler returns an error as a handler may send it.
@@ -128,7 +135,7 @@ func (p *Peer) allows(policy retryPolicy, err error) bool {
 		case retryLost:
 			return true
 		case retryUnsent:
-			return !lost.Sent
+			return !lost.Sent || wasDrained(lost)
 		}
 		return !lost.Sent && p.endpoint.cfg.OfflineCalls > 0
 	}

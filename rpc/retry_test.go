@@ -108,7 +108,7 @@ func TestParseGoAway(t *testing.T) {
 		{"a reason that is none", "\x92\x01\x00", 0, false},
 		{"half", "\x92\xa7rest", 0, false},
 	} {
-		if got, ok := parseGoAway([]byte(tc.payload), codec.Limits{}); got != tc.want || ok != tc.ok {
+		if _, got, ok := parseGoAway([]byte(tc.payload), codec.Limits{}); got != tc.want || ok != tc.ok {
 			t.Errorf("%s: parseGoAway = %v, %t, want %v, %t", tc.name, got, ok, tc.want, tc.ok)
 		}
 	}

@@ -53,6 +53,10 @@ const (
 	ReasonDialFailed   Reason = "dial_failed"        // one attempt to reconnect
 	ReasonClosed       Reason = "closed"             // by this side
 	ReasonExhausted    Reason = "attempts_exhausted" // all attempts to reconnect have failed
+	// ReasonPublishFailed says that a service was not published again, see [Peer.Publish],
+	// and ReasonPublished that it was after all. The state stays what it is.
+	ReasonPublishFailed Reason = "publish_failed"
+	ReasonPublished     Reason = "published"
 )
 
 // StateEvent is a change of the state of a peer.
@@ -62,6 +66,10 @@ type StateEvent struct {
 
 	// Err is what went wrong, nil if nothing did.
 	Err error
+
+	// Message is the reason that the peer gave for going away, at most 256 bytes, or the
+	// name of a service that was published again, or was not.
+	Message string
 
 	// Attempt is how many attempts to reconnect have been made since the connection was
 	// lost, 0 for none.
@@ -78,6 +86,8 @@ const maxStateEvents = 64
 type life struct {
 	donec chan struct{} // closed when the peer has ended for good
 	err   error         // set before donec closes
+
+	state atomic.Uint32 // that of event, to be read without mu
 
 	mu       sync.Mutex
 	event    StateEvent      // the present state; guarded by mu
@@ -98,7 +108,8 @@ type life struct {
 	tries       int         // attempts since there was a steady connection
 	connectedAt time.Time   // when the present connection was adopted
 	bindings    map[string]weak.Pointer[binding]
-	offline     int // calls that wait for the connection
+	published   map[string]*publication // at the peer, by qualified name
+	offline     int                     // calls that wait for the connection
 }
 
 type stateFunc struct {
@@ -121,10 +132,11 @@ type stateWatcher struct {
 func (l *life) init() {
 	l.donec = make(chan struct{})
 	l.event = StateEvent{State: StateConnecting, Reason: ReasonDialled, At: time.Now()}
+	l.state.Store(uint32(StateConnecting))
 }
 
 // State returns how the peer is connected now.
-func (p *Peer) State() State { return p.stateEvent().State }
+func (p *Peer) State() State { return State(p.life.state.Load()) }
 
 func (p *Peer) stateEvent() StateEvent {
 	p.life.mu.Lock()
@@ -194,6 +206,7 @@ func (p *Peer) setState(e StateEvent) {
 	l := &p.life
 	e.At = time.Now()
 	l.event = e
+	l.state.Store(uint32(e.State))
 	if l.changec != nil {
 		close(l.changec)
 		l.changec = nil

@@ -36,10 +36,13 @@ type Stub struct {
 }
 
 // newStub returns a stub that stays with the present connection of the peer.
-func newStub(p *Peer, d *codec.Definition) *Stub {
+func newStub(p *Peer, d *codec.Definition) *Stub { return p.conn.Load().newStub(d) }
+
+// newStub returns a stub that stays with the connection.
+func (c *conn) newStub(d *codec.Definition) *Stub {
 	b := &binding{}
-	b.view.Store(newStubView(p.conn.Load(), d))
-	return &Stub{peer: p, definition: d, binding: b}
+	b.view.Store(newStubView(c, d))
+	return &Stub{peer: c.peer, definition: d, binding: b}
 }
 
 // Peer returns the peer that serves the calls.
