@@ -69,11 +69,11 @@ func ExamplePeer_onState() {
 	stop()
 	for e := range told {
 		if e.State == netron.StateClosed { // there may be others before
-			fmt.Println(e.State, e.Reason, e.Err != nil)
+			fmt.Println(e.State, e.Reason == netron.ReasonGoingAway, e.Err != nil)
 			break
 		}
 	}
-	// Output: closed going_away true
+	// Output: closed true true
 }
 
 // The iterator begins with the present state.
@@ -278,7 +278,7 @@ func ExampleWithHeader() {
 func count(where string) netron.Middleware {
 	return func(next netron.Handler) netron.Handler {
 		return func(ctx context.Context, r *netron.Request) (codec.Raw, error) {
-			if r.Service() != "" { // not the tasks of the protocol
+			if r.Op() != netron.OpTask { // such as those by which services are found
 				fmt.Println(where, r.Op(), r.Member())
 			}
 			return next(ctx, r)

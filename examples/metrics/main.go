@@ -39,8 +39,8 @@ func (m *Metrics) Middleware(next netron.Handler) netron.Handler {
 	return func(ctx context.Context, r *netron.Request) (codec.Raw, error) {
 		start := time.Now()
 		result, err := next(ctx, r)
-		if r.Service() == "" {
-			return result, err // a task, such as the one that looks a service up
+		if r.Op() == netron.OpTask {
+			return result, err // such as the one that looks a service up
 		}
 		status := "ok"
 		if err != nil {
