@@ -128,6 +128,27 @@ func (Broken) Watch(_ context.Context, events chan int) error {
 	return fmt.Errorf("got one: %t", ok)
 }
 
+// A method that never blocks, not even for a moment, can do without a hand-over to a
+// worker. What would block under its context fails instead.
+func ExampleInline() {
+	ctx := context.Background()
+	node, err := netron.New(netron.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer node.Close()
+	if err := node.Expose("calculator@1.0.0", Calculator{}, netron.Inline("Add")); err != nil {
+		log.Fatal(err)
+	}
+	calc, err := netron.Query[CalculatorClient](ctx, node.Local(), "calculator")
+	if err != nil {
+		log.Fatal(err)
+	}
+	sum, err := calc.Add(ctx, 5, 3)
+	fmt.Println(sum, err)
+	// Output: 8 <nil>
+}
+
 // Functions make a service at run time.
 func ExampleFunc() {
 	ctx := context.Background()
