@@ -61,10 +61,12 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer first.Close()
 	second, err := listen("second")
 	if err != nil {
 		return err
 	}
+	defer second.Close()
 	stopFirst := serve(ctx, first)
 
 	client, err := netron.New(netron.Config{})
