@@ -32,6 +32,8 @@ type (
 	Header = rpc.Header
 	// Request is an operation as a [Middleware] sees it.
 	Request = rpc.Request
+	// Op is what a [Request] wants.
+	Op = rpc.Op
 	// Handler carries out a [Request].
 	Handler = rpc.Handler
 	// Middleware wraps a [Handler].
@@ -40,6 +42,8 @@ type (
 	State = rpc.State
 	// StateEvent is a change of it.
 	StateEvent = rpc.StateEvent
+	// Reason says why a peer came into a [State].
+	Reason = rpc.Reason
 	// ExposeOption changes how [Node.Expose] reads a Go value.
 	ExposeOption = rpc.ExposeOption
 	// TaskOption changes how [Node.AddTask] adds a task.
@@ -82,6 +86,26 @@ const (
 	StateReconnecting = rpc.StateReconnecting
 	StateDraining     = rpc.StateDraining
 	StateClosed       = rpc.StateClosed
+)
+
+// The reasons why a peer came into a state. More may be added. See [rpc.Reason].
+const (
+	ReasonDialled      = rpc.ReasonDialled
+	ReasonReady        = rpc.ReasonReady
+	ReasonLost         = rpc.ReasonLost
+	ReasonClosedByPeer = rpc.ReasonClosedByPeer
+	ReasonGoingAway    = rpc.ReasonGoingAway
+	ReasonDialFailed   = rpc.ReasonDialFailed
+	ReasonClosed       = rpc.ReasonClosed
+	ReasonExhausted    = rpc.ReasonExhausted
+)
+
+// The operations that a [Request] may want. See [rpc.Op].
+const (
+	OpCall = rpc.OpCall
+	OpGet  = rpc.OpGet
+	OpSet  = rpc.OpSet
+	OpTask = rpc.OpTask
 )
 
 // Driver is a way to drive connections.

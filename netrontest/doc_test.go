@@ -73,3 +73,21 @@ func TestSilenceIsNoticed(t *testing.T) {
 		}
 	})
 }
+
+// The test that the guide shows.
+func TestOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pair := netrontest.NewPair(t, netrontest.Prepare(func(node *netron.Node) error {
+			return node.Expose("calculator@1.0.0", Calculator{})
+		}))
+		calc, err := netron.Query[CalculatorClient](t.Context(), pair.ToServer, "calculator")
+		if err != nil {
+			t.Fatal(err)
+		}
+		pair.Cut()
+		sum, err := calc.Add(netron.Idempotent(t.Context()), 5, 3) // over the next connection
+		if err != nil || sum != 8 {
+			t.Errorf("Add(5, 3) = %v, %v, want 8", sum, err)
+		}
+	})
+}

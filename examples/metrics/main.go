@@ -1,0 +1,192 @@
+// Command metrics counts and times requests by middleware, and shows the figures in the
+// text format of Prometheus, beside a check of health.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/d-e-v-grid/netron"
+	"github.com/d-e-v-grid/netron/codec"
+)
+
+// Metrics counts requests. With a library for metrics its middleware is the same, and the
+// rest is the library's.
+type Metrics struct {
+	mu    sync.Mutex
+	calls map[string]int           // by labels; guarded by mu
+	times map[string]time.Duration // in all, by labels; guarded by mu
+}
+
+// NewMetrics returns metrics without figures.
+func NewMetrics() *Metrics {
+	return &Metrics{calls: make(map[string]int), times: make(map[string]time.Duration)}
+}
+
+// Middleware counts the requests of a node, either those that it serves or those that it
+// makes.
+func (m *Metrics) Middleware(next netron.Handler) netron.Handler {
+	return func(ctx context.Context, r *netron.Request) (codec.Raw, error) {
+		start := time.Now()
+		result, err := next(ctx, r)
+		if r.Op() == netron.OpTask {
+			return result, err // such as the one that looks a service up
+		}
+		status := "ok"
+		if err != nil {
+			status = netron.CodeOf(err).String()
+		}
+		m.add(fmt.Sprintf("service=%q,method=%q,status=%q", r.Service(), r.Member(), status), time.Since(start))
+		return result, err
+	}
+}
+
+func (m *Metrics) add(labels string, took time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.calls[labels]++
+	m.times[labels] += took
+}
+
+// ServeHTTP writes the figures.
+func (m *Metrics) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, labels := range slices.Sorted(maps.Keys(m.calls)) {
+		_, err := fmt.Fprintf(w, "netron_calls_total{%s} %d\nnetron_seconds_total{%s} %g\n",
+			labels, m.calls[labels], labels, m.times[labels].Seconds())
+		if err != nil {
+			return // nobody listens any more
+		}
+	}
+}
+
+// Divider is the service.
+type Divider struct{}
+
+// Divide returns a / b.
+func (Divider) Divide(_ context.Context, a, b int) (int, error) {
+	if b == 0 {
+		return 0, netron.Errorf(netron.InvalidArgument, "division by zero")
+	}
+	return a / b, nil
+}
+
+func main() {
+	if err := run(context.Background()); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func run(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+
+	metrics := NewMetrics()
+	server, stop, err := start(ctx, netron.Config{})
+	if err != nil {
+		return err
+	}
+	defer stop()
+	server.Use(metrics.Middleware)
+	if err := server.Expose("divider@1.0.0", Divider{}); err != nil {
+		return err
+	}
+
+	// What a balancer and a collector ask has a port of its own, which need not be public.
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", metrics)
+	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = fmt.Fprintf(w, "%d peers\n", len(server.Peers()))
+	})
+	admin := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	served := make(chan error, 1)
+	go func() { served <- admin.Serve(ln) }()
+
+	err = errors.Join(use(ctx, server.Addr()), show(ctx, "http://"+ln.Addr().String()), admin.Shutdown(ctx))
+	if failed := <-served; !errors.Is(failed, http.ErrServerClosed) {
+		err = errors.Join(err, failed)
+	}
+	return err
+}
+
+// use makes three calls.
+func use(ctx context.Context, addr string) error {
+	client, err := netron.New(netron.Config{})
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	peer, err := client.Dial(ctx, addr)
+	if err != nil {
+		return err
+	}
+	divider, err := peer.Service(ctx, "divider")
+	if err != nil {
+		return err
+	}
+	for _, by := range []int{1, 2, 0} {
+		if err := divider.Call(ctx, "divide", nil, 10, by); err != nil {
+			fmt.Println(err)
+		}
+	}
+	return nil
+}
+
+// show prints the counters, but not the times, which differ.
+func show(ctx context.Context, url string) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/metrics", http.NoBody)
+	if err != nil {
+		return err
+	}
+	web := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	answer, err := web.Do(r)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(text)) {
+		if strings.HasPrefix(line, "netron_calls_total") {
+			fmt.Print(line)
+		}
+	}
+	return nil
+}
+
+// start returns a node that serves on a free port, and the function that ends it.
+func start(ctx context.Context, cfg netron.Config) (node *netron.Node, stop func(), err error) {
+	cfg.Addr = "127.0.0.1:0"
+	if node, err = netron.New(cfg); err != nil {
+		return nil, nil, err
+	}
+	if err := node.Listen(); err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	served := make(chan error, 1)
+	go func() { served <- node.Serve(ctx) }()
+	return node, func() {
+		cancel()
+		if err := <-served; err != nil {
+			log.Print(err)
+		}
+	}, nil
+}
