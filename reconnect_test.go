@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -335,6 +336,30 @@ func TestReconnectAttemptsExhausted(t *testing.T) {
 			t.Errorf("RunTask = %v", err)
 		}
 		_ = p.Close()
+	})
+}
+
+// TestEndedConnectionsAreForgotten checks that a node does not keep the connections that
+// it has dialled and that have ended.
+func TestEndedConnectionsAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStation(t, netron.Config{})
+		n := newNode(t, netron.Config{})
+		var peers []*netron.Peer
+		for range 10 {
+			p, err := n.Dial(t.Context(), "server:1", netron.DialNet(s.dial))
+			if err != nil {
+				t.Fatal(err)
+			}
+			peers = append(peers, p)
+		}
+		for _, p := range peers {
+			_ = p.Close()
+		}
+		synctest.Wait()
+		if n := reflect.ValueOf(n).Elem().FieldByName("dialled").Len(); n != 0 {
+			t.Errorf("the node keeps %d connections that have ended", n)
+		}
 	})
 }
 

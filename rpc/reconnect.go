@@ -307,6 +307,7 @@ func (p *Peer) finish(reason Reason, err error) {
 		err = errPeerClosed
 	}
 	l.err = err
+	l.bindings = nil // no connection will need them
 	close(l.donec)
 	p.setState(StateEvent{State: StateClosed, Reason: reason, Err: err, Attempt: l.tries})
 }
