@@ -339,6 +339,25 @@ func TestReconnectAttemptsExhausted(t *testing.T) {
 	})
 }
 
+// TestReconnectAttemptsInARow checks that attempts which have succeeded do not use up
+// those that may fail.
+func TestReconnectAttemptsInARow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStation(t, netron.Config{})
+		p, _ := s.connect(netron.Config{MaxReconnectAttempts: 2})
+		for range 5 {
+			s.cut()
+			time.Sleep(9 * time.Second) // shorter than it takes to count as steady
+		}
+		before := s.dialled()
+		s.down()
+		<-p.Done()
+		if n := s.dialled() - before; n != 2 {
+			t.Errorf("given up after %d failures, want 2", n)
+		}
+	})
+}
+
 // TestEndedConnectionsAreForgotten checks that a node does not keep the connections that
 // it has dialled and that have ended.
 func TestEndedConnectionsAreForgotten(t *testing.T) {

@@ -346,7 +346,7 @@ func (p *Peer) startRedialling(wait time.Duration, cause error) bool {
 // redialAgain dials until there is a connection, the attempts are used up, or ctx ends.
 func (p *Peer) redialAgain(ctx context.Context, loop *redialling, wait time.Duration, err error) {
 	l := &p.life
-	reason := ReasonClosed
+	reason, failures := ReasonClosed, 0
 	for loop.pause(ctx, wait) {
 		l.mu.Lock()
 		l.tries++
@@ -362,7 +362,8 @@ func (p *Peer) redialAgain(ctx context.Context, loop *redialling, wait time.Dura
 		l.mu.Lock()
 		p.setState(StateEvent{State: l.event.State, Reason: ReasonDialFailed, Err: err, Attempt: tries})
 		l.mu.Unlock()
-		if limit := p.redial.MaxAttempts; limit > 0 && tries >= limit {
+		failures++
+		if limit := p.redial.MaxAttempts; limit > 0 && failures >= limit {
 			reason = ReasonExhausted
 			break
 		}

@@ -63,8 +63,8 @@ type StateEvent struct {
 	// Err is what went wrong, nil if nothing did.
 	Err error
 
-	// Attempt is how many attempts to reconnect have been made since the connection was
-	// lost, 0 for none.
+	// Attempt is how many attempts to reconnect have been made since there was a
+	// connection that lasted, 0 for none.
 	Attempt int
 
 	At time.Time
