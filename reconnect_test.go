@@ -250,8 +250,9 @@ func TestServiceGone(t *testing.T) {
 		s.ln, s.stop = ln, func() {}
 		s.mu.Unlock()
 		time.Sleep(10 * time.Second)
-		if _, err := funcs.Add(t.Context(), 1, 2); netron.CodeOf(err) != netron.NotFound {
-			t.Errorf("Add = %v, want not found", err)
+		_, err = funcs.Add(t.Context(), 1, 2)
+		if sent, known := netron.WasSent(err); netron.CodeOf(err) != netron.NotFound || sent || !known {
+			t.Errorf("Add = %v, sent %t, want not found without being sent", err, sent)
 		}
 		synctest.Wait() // it has been asked for again, in vain
 		if err := n.Expose("counter", &counter{&s.calls}); err != nil {

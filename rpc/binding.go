@@ -143,7 +143,9 @@ func (c *conn) findService(ctx context.Context, b *binding) (*stubView, error) {
 	case CodeOf(err) == Unavailable || ctx.Err() != nil || c.session.Context().Err() != nil:
 		return nil, err
 	}
-	return &stubView{conn: c, definition: b.view.Load().definition, gone: err}, nil
+	gone := *asError(err)
+	gone.remote, gone.sent = false, notSent // it will be that of calls, which stay here
+	return &stubView{conn: c, definition: b.view.Load().definition, gone: &gone}, nil
 }
 
 // notThere returns the error of a call to a service that has gone, and has it asked for
