@@ -438,6 +438,31 @@ func TestCloseWhileReconnecting(t *testing.T) {
 	})
 }
 
+// TestClosedIsTold checks that the end of a node does not keep the end of its peers from
+// those who want to know.
+func TestClosedIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStation(t, netron.Config{})
+		s.down()
+		for range 50 {
+			s.up()
+			n := newNode(t, netron.Config{})
+			p, err := n.Dial(t.Context(), "server:1", netron.DialNet(s.dial))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var log stateLog
+			p.OnState(log.add)
+			s.down()
+			time.Sleep(time.Second)
+			_ = n.Close()
+			if got := log.String(); !strings.HasSuffix(got, " closed:closed") {
+				t.Fatalf("states %s, want closed:closed at the end", got)
+			}
+		}
+	})
+}
+
 // TestAcceptedPeersDoNotReconnect checks that the peer of a listener ends with its
 // connection, and that a dialled one is known only while it has one.
 func TestAcceptedPeersDoNotReconnect(t *testing.T) {

@@ -332,7 +332,7 @@ func (p *Peer) shut(code uint16, reason string) {
 func (p *Peer) startRedialling(wait time.Duration, cause error) bool {
 	ctx, cancel := context.WithCancel(p.endpoint.redialCtx)
 	loop := &redialling{cancel: cancel, wakec: make(chan struct{}, 1)}
-	if !p.endpoint.begin(func() {
+	if !p.endpoint.beginRedial(func() {
 		defer cancel()
 		p.redialAgain(ctx, loop, wait, cause)
 	}) {
