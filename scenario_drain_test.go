@@ -171,6 +171,9 @@ var drainScenarios = []scenario{
 		w.is(netron.StateDraining) // what is under way goes on
 		w.good(c, 1)
 		w.good(w.begin(call{}), 1)
+		w.pass(10 * time.Minute)
+		w.link.Allow()
+		w.until(netron.StateConnected) // it is not left without anybody who dials
 	}},
 	{"a call of a server that shuts down", setup{}, "-", func(w *world) {
 		c := w.begin(call{form: byServer, takes: 2 * time.Second})

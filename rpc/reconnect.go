@@ -361,9 +361,11 @@ func (p *Peer) redialAgain(ctx context.Context, loop *redialling, wait time.Dura
 		}
 		l.mu.Lock()
 		p.setState(StateEvent{State: l.event.State, Reason: ReasonDialFailed, Err: err, Attempt: tries})
+		c := p.conn.Load()
+		drains := c != nil && !c.dead // then the peer is not given up
 		l.mu.Unlock()
 		failures++
-		if limit := p.redial.MaxAttempts; limit > 0 && failures >= limit {
+		if limit := p.redial.MaxAttempts; limit > 0 && failures >= limit && !drains {
 			reason = ReasonExhausted
 			break
 		}
