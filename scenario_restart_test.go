@@ -34,6 +34,21 @@ var restartScenarios = []scenario{
 		w.bad(w.begin(call{}), netron.NotFound, unsent, 0) // has it asked for
 		w.works()
 	}},
+	{"loss while the service is gone", setup{}, "-", func(w *world) {
+		w.down()
+		w.offers = nil
+		w.up()
+		w.until(netron.StateConnected)
+		w.bad(w.begin(call{}), netron.NotFound, unsent, 0)
+		w.down()
+		w.atOnce(w.begin(call{})) // the next server may have it
+		c := w.begin(call{policy: retryUnsent})
+		w.waits(c)
+		w.offers = []string{"desk@1.0.0"}
+		w.up()
+		w.peer.Reconnect()
+		w.good(c, 1)
+	}},
 	{"a service that is gone is not asked for all the time", setup{}, "-", func(w *world) {
 		w.down()
 		w.offers = nil
