@@ -37,11 +37,13 @@ var attemptScenarios = []scenario{
 		w.bad(offline, netron.Unavailable, unsent, 0)
 	}},
 	{"the last attempt succeeds", setup{client: netron.Config{MaxReconnectAttempts: 3}}, refusedAWhile, func(w *world) {
+		w.peer.OnState(func(e netron.StateEvent) {
+			if e.Attempt == 2 {
+				w.link.Allow()
+			}
+		})
 		w.link.Refuse()
 		w.cut()
-		w.dials()
-		w.dials()
-		w.link.Allow()
 		w.until(netron.StateConnected)
 		w.works()
 	}},
@@ -50,12 +52,13 @@ var attemptScenarios = []scenario{
 			w.cut()
 			w.until(netron.StateConnected)
 		}
+		before := w.link.Dials()
 		w.link.Refuse()
 		w.cut()
-		w.dials()
-		w.is(netron.StateReconnecting)
-		w.dials()
-		w.is(netron.StateClosed)
+		<-w.peer.Done()
+		if n := w.link.Dials() - before; n != 2 {
+			w.t.Errorf("given up after %d failures, want two", n)
+		}
 	}},
 	{"no attempts at all", setup{dial: []netron.DialOption{netron.DialReconnect(0, -1)}}, "closed:lost", func(w *world) {
 		c := w.begin(call{policy: idempotent, takes: time.Second})
