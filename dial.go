@@ -156,8 +156,7 @@ func (n *Node) connect(ctx context.Context, p *Peer, url string, cfg *engine.Dia
 		return n.dialError(url, err)
 	}
 	s := n.endpoint.Bind(p, c, mux.Hint{})
-	n.track(c)
-	c.Start(s)
+	c.Start(n.track(c, s))
 	s.Begin()
 	if err := p.Adopt(ctx); err != nil {
 		_ = c.Close() // always nil
@@ -217,17 +216,27 @@ func (n *Node) beginDial() error {
 	return nil
 }
 
-// track remembers a dialled connection for the end of the node, and forgets those
-// that have ended.
-func (n *Node) track(c *engine.Conn) {
+// dialledSession is the session of a dialled connection, which the node forgets at its
+// end.
+type dialledSession struct {
+	*mux.Session
+	node *Node
+	conn *engine.Conn
+}
+
+// Closed implements [engine.Handler].
+func (s *dialledSession) Closed(err error) {
+	s.Session.Closed(err)
+	s.node.mu.Lock()
+	defer s.node.mu.Unlock()
+	delete(s.node.dialled, s.conn)
+}
+
+// track remembers a dialled connection, which has not been started, for the end of the
+// node, and returns the handler to start it with.
+func (n *Node) track(c *engine.Conn, s *mux.Session) *dialledSession {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for old := range n.dialled {
-		select {
-		case <-old.Done():
-			delete(n.dialled, old)
-		default:
-		}
-	}
 	n.dialled[c] = struct{}{}
+	return &dialledSession{s, n, c}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -249,8 +250,9 @@ func TestServiceGone(t *testing.T) {
 		s.ln, s.stop = ln, func() {}
 		s.mu.Unlock()
 		time.Sleep(10 * time.Second)
-		if _, err := funcs.Add(t.Context(), 1, 2); netron.CodeOf(err) != netron.NotFound {
-			t.Errorf("Add = %v, want not found", err)
+		_, err = funcs.Add(t.Context(), 1, 2)
+		if sent, known := netron.WasSent(err); netron.CodeOf(err) != netron.NotFound || sent || !known {
+			t.Errorf("Add = %v, sent %t, want not found without being sent", err, sent)
 		}
 		synctest.Wait() // it has been asked for again, in vain
 		if err := n.Expose("counter", &counter{&s.calls}); err != nil {
@@ -368,6 +370,30 @@ func TestReconnectFlappingExhausted(t *testing.T) {
 	})
 }
 
+// TestEndedConnectionsAreForgotten checks that a node does not keep the connections that
+// it has dialled and that have ended.
+func TestEndedConnectionsAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStation(t, netron.Config{})
+		n := newNode(t, netron.Config{})
+		var peers []*netron.Peer
+		for range 10 {
+			p, err := n.Dial(t.Context(), "server:1", netron.DialNet(s.dial))
+			if err != nil {
+				t.Fatal(err)
+			}
+			peers = append(peers, p)
+		}
+		for _, p := range peers {
+			_ = p.Close()
+		}
+		synctest.Wait()
+		if n := reflect.ValueOf(n).Elem().FieldByName("dialled").Len(); n != 0 {
+			t.Errorf("the node keeps %d connections that have ended", n)
+		}
+	})
+}
+
 func TestNoReconnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStation(t, netron.Config{})
@@ -418,6 +444,31 @@ func TestCloseWhileReconnecting(t *testing.T) {
 				if d := time.Since(start); d != 0 || p.State() != netron.StateClosed || !errors.Is(p.Err(), mux.ErrClosed) {
 					t.Errorf("%s, hangs %v: closed after %v, %v, %v", name, hangs, d, p.State(), p.Err())
 				}
+			}
+		}
+	})
+}
+
+// TestClosedIsTold checks that the end of a node does not keep the end of its peers from
+// those who want to know.
+func TestClosedIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStation(t, netron.Config{})
+		s.down()
+		for range 50 {
+			s.up()
+			n := newNode(t, netron.Config{})
+			p, err := n.Dial(t.Context(), "server:1", netron.DialNet(s.dial))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var log stateLog
+			p.OnState(log.add)
+			s.down()
+			time.Sleep(time.Second)
+			_ = n.Close()
+			if got := log.String(); !strings.HasSuffix(got, " closed:closed") {
+				t.Fatalf("states %s, want closed:closed at the end", got)
 			}
 		}
 	})

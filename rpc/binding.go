@@ -9,6 +9,7 @@ import (
 	"weak"
 
 	"github.com/d-e-v-grid/netron/codec"
+	"github.com/d-e-v-grid/netron/mux"
 )
 
 // stubView is a service as one connection has it. It does not change.
@@ -149,12 +150,17 @@ func (c *conn) findService(ctx context.Context, b *binding) (*stubView, error) {
 	case CodeOf(err) == Unavailable || ctx.Err() != nil || c.session.Context().Err() != nil:
 		return nil, err
 	}
-	return &stubView{conn: c, definition: b.view.Load().definition, gone: err}, nil
+	gone := *asError(err)
+	gone.remote, gone.sent = false, notSent // it will be that of calls, which stay here
+	return &stubView{conn: c, definition: b.view.Load().definition, gone: &gone}, nil
 }
 
 // notThere returns the error of a call to a service that has gone, and has it asked for
 // again: a peer that has restarted may expose it only later.
 func (s *Stub) notThere(v *stubView) error {
+	if ctx := v.conn.session.Context(); ctx.Err() != nil {
+		return s.peer.callError(&mux.LostError{Cause: context.Cause(ctx)}) // nobody knows what the next connection has
+	}
 	now, last := time.Now(), s.askedAt.Load()
 	if s.qualified != "" && now.Sub(time.Unix(0, last)) >= askPause && s.askedAt.CompareAndSwap(last, now.UnixNano()) {
 		s.peer.endpoint.begin(func() { v.conn.findAgain(s.binding, v) })

@@ -110,6 +110,9 @@ func (c *conn) ready(s *mux.Session, info mux.Peer) {
 // ended is called when the session has ended.
 func (c *conn) ended(_ *mux.Session, err error) {
 	c.giveBack()
+	c.mu.Lock()
+	c.marked = nil
+	c.mu.Unlock()
 	if info := c.info.Load(); info != nil && !c.local {
 		c.endpoint.remove(c.peer, info.ID)
 	}

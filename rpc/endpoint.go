@@ -164,8 +164,9 @@ type Endpoint struct {
 	// What keeps connections up, see reconnect.go.
 	redialCtx  context.Context //nolint:containedctx // ends when no connection is to be made any more
 	stopRedial context.CancelFunc
+	redials    sync.WaitGroup // goroutines that dial again
 
-	// Goroutines that are none of the workers: they dial again, tell of states, and run
+	// Other goroutines that are none of the workers: they tell of states, and run
 	// middleware and what must not hold up others. Close waits for them.
 	wg       sync.WaitGroup
 	finished bool                    // none may begin any more; guarded by mu
@@ -362,12 +363,24 @@ func (e *Endpoint) Close() error {
 		local.link().Close(closeGoingAway, "")
 		<-local.link().Done()
 	}
+	e.redials.Wait() // they may have to tell that their peers have ended
 	e.mu.Lock()
 	e.finished = true
 	e.mu.Unlock()
 	e.cancel(mux.ErrClosed)
 	e.wg.Wait()
 	return e.workers.Close(workersGrace)
+}
+
+// beginRedial is begin for a goroutine that dials again.
+func (e *Endpoint) beginRedial(f func()) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return false
+	}
+	e.redials.Go(f)
+	return true
 }
 
 // begin starts a goroutine that the end of the endpoint waits for, or reports that it

@@ -38,8 +38,9 @@ type Error struct {
 	// the place of Code's number on the wire: the service's own code.
 	Fields map[string]any
 
-	number int   // the number that came over the wire for Code, kept for relaying
-	remote bool  // it came over the wire
+	number int  // the number that came over the wire for Code, kept for relaying
+	remote bool // it came over the wire
+	sent   sentness
 	cause  error // stays in this process
 }
 

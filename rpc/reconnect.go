@@ -347,6 +347,7 @@ func (p *Peer) finish(reason Reason, err error) {
 		err = errPeerClosed
 	}
 	l.err = err
+	l.bindings = nil // no connection will need them
 	close(l.donec)
 	p.setState(StateEvent{State: StateClosed, Reason: reason, Err: err, Attempt: l.tries})
 }
@@ -371,7 +372,7 @@ func (p *Peer) shut(code uint16, reason string) {
 func (p *Peer) startRedialling(wait time.Duration, cause error) bool {
 	ctx, cancel := context.WithCancel(p.endpoint.redialCtx)
 	loop := &redialling{cancel: cancel, wakec: make(chan time.Duration, 1)}
-	if !p.endpoint.begin(func() {
+	if !p.endpoint.beginRedial(func() {
 		defer cancel()
 		p.redialAgain(ctx, loop, wait, cause)
 	}) {
@@ -400,8 +401,10 @@ func (p *Peer) redialAgain(ctx context.Context, loop *redialling, wait time.Dura
 		}
 		l.mu.Lock()
 		p.setState(StateEvent{State: l.event.State, Reason: ReasonDialFailed, Err: err, Attempt: tries})
+		c := p.conn.Load()
+		drains := c != nil && !c.dead // then the peer is not given up
 		l.mu.Unlock()
-		if p.redial.isExhausted(tries) {
+		if p.redial.isExhausted(tries) && !drains {
 			reason = ReasonExhausted
 			break
 		}

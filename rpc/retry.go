@@ -43,6 +43,9 @@ func WasSent(err error) (sent, known bool) {
 	if err == nil {
 		return true, true
 	}
+	if e, ok := errors.AsType[*Error](err); ok && e.sent != sentUnknown {
+		return e.sent == maybeSent, true
+	}
 	if lost, ok := errors.AsType[*mux.LostError](err); ok {
 		return lost.Sent, true
 	}
@@ -54,6 +57,16 @@ func WasSent(err error) (sent, known bool) {
 	}
 	return false, false
 }
+
+// sentness is what an error tells of its request where its cause does not, or where the
+// cause tells of the last attempt alone.
+type sentness uint8
+
+const (
+	sentUnknown sentness = iota
+	maybeSent            // one of the attempts may have reached the peer
+	notSent
+)
 
 const (
 	messageDraining     = "shutting down"
@@ -113,6 +126,7 @@ type retry struct {
 	cancel context.CancelFunc
 	policy retryPolicy
 	tries  int
+	sent   bool // an attempt may have been served
 	queued bool // it counts among those that wait for the connection
 }
 
@@ -150,7 +164,18 @@ func (p *Peer) retried(ctx context.Context, err error, run func(context.Context)
 	for r.again(&err) {
 		err = run(r.ctx)
 	}
-	return err
+	return r.outcome(err)
+}
+
+// outcome returns the error of the last attempt as that of all.
+func (r *retry) outcome(err error) error {
+	e, ok := errors.AsType[*Error](err)
+	if sent, known := WasSent(err); !ok || !r.sent || !known || sent {
+		return err
+	}
+	all := *e
+	all.sent = maybeSent
+	return &all
 }
 
 // newRetry begins to make a call again. The caller stops it.
@@ -181,6 +206,9 @@ const (
 func (r *retry) again(err *error) bool {
 	if *err == nil || !r.peer.allows(r.policy, *err) || !r.enqueue() {
 		return false
+	}
+	if sent, known := WasSent(*err); (sent || !known) && !wasRefused(*err) {
+		r.sent = true
 	}
 	pause := jitter(min(retryPause<<min(r.tries, 10), maxRetryPause))
 	r.tries++

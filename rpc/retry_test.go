@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/d-e-v-grid/netron/codec"
+	"github.com/d-e-v-grid/netron/mux"
 )
 
 // cutOff is a service whose handlers say what only a refusal may mean.
@@ -41,6 +42,30 @@ func TestRefusalIsNoHandlersWord(t *testing.T) {
 	if err := stub.Call(t.Context(), "inWords", nil); !wasRefused(err) || CodeOf(err) != Unavailable {
 		t.Errorf("call of a peer that drains = %v, want a refusal", err)
 	}
+}
+
+// TestWasSentOnce checks that the error of a call that was made again tells whether any
+// attempt was sent, and not only the last.
+func TestWasSentOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, err := NewEndpoint(Config{ID: "node"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer e.Close()
+		for _, first := range []bool{true, false} {
+			p := e.NewDialled(Redial{})
+			p.life.event.State = StateConnected
+			ctx, cancel := context.WithTimeout(Idempotent(t.Context()), time.Minute)
+			err = p.retried(ctx, callError(&mux.LostError{Sent: first}), func(context.Context) error {
+				return callError(&mux.LostError{})
+			})
+			cancel()
+			if sent, known := WasSent(err); sent != first || !known || CodeOf(err) != DeadlineExceeded {
+				t.Errorf("first attempt sent: %t: %v, sent: %t", first, err, sent)
+			}
+		}
+	})
 }
 
 // TestMiddlewareHasAnOwner checks that the end of an endpoint ends and waits for the

@@ -71,8 +71,8 @@ type StateEvent struct {
 	// name of a service that was published again, or was not.
 	Message string
 
-	// Attempt is how many attempts to reconnect have been made since the connection was
-	// lost, 0 for none.
+	// Attempt is how many attempts to reconnect have been made since there was a
+	// connection that lasted, 0 for none.
 	Attempt int
 
 	At time.Time
