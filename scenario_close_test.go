@@ -47,11 +47,13 @@ var attemptScenarios = []scenario{
 		w.until(netron.StateConnected)
 		w.works()
 	}},
-	{"only attempts in a row count", setup{client: netron.Config{MaxReconnectAttempts: 2}}, "-", func(w *world) {
+	{"attempts before a connection that lasted do not count", setup{client: netron.Config{MaxReconnectAttempts: 2}}, "-", func(w *world) {
 		for range 5 {
+			w.pass(10 * time.Second)
 			w.cut()
 			w.until(netron.StateConnected)
 		}
+		w.pass(10 * time.Second)
 		before := w.link.Dials()
 		w.link.Refuse()
 		w.cut()

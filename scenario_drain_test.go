@@ -48,10 +48,10 @@ var drainScenarios = []scenario{
 			if p := w.server.Peer("client"); p != nil {
 				p.GoAway("balance", 0)
 			}
-			w.pass(time.Second)
+			w.pass(time.Second / 2)
 		}
-		if n := w.link.Dials() - before; n > 120 {
-			w.t.Errorf("%d dials within ten minutes, want the delay to grow", n)
+		if n := w.link.Dials() - before; n > 300 {
+			w.t.Errorf("%d dials within five minutes, want one a second at most", n)
 		}
 		w.until(netron.StateConnected)
 		w.works()

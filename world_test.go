@@ -75,6 +75,7 @@ func newWorld(t netrontest.TB, s setup) *world {
 	if err := w.dial(); err != nil {
 		t.Fatalf("Dial = %v", err)
 	}
+	w.pass(time.Second) // so that a request to go away is not followed with a delay
 	return w
 }
 
@@ -87,7 +88,9 @@ func (w *world) start(addr string) *netrontest.Node {
 			if *cfg = w.setup.server; id == "client" {
 				*cfg = w.setup.client
 			}
-			cfg.ID = id
+			if cfg.ID = id; cfg.DrainWindow == 0 {
+				cfg.DrainWindow = -1 // scenarios of it say so
+			}
 		}),
 		netrontest.Prepare(w.expose))
 	w.settle()
