@@ -348,7 +348,8 @@ func (p *Peer) finish(reason Reason, err error) {
 	}
 	l.err = err
 	l.bindings = nil // no connection will need them
-	close(l.donec)
+	l.state.Store(uint32(StateClosed)) // before: who has waited for donec may ask for it
+	close(l.donec)                     // before: who is told of the state may ask for the error
 	p.setState(StateEvent{State: StateClosed, Reason: reason, Err: err, Attempt: l.tries})
 }
 
