@@ -74,7 +74,7 @@ func (w *world) begin(c call) *record {
 		ctx = netron.RetryUnsent(ctx)
 	}
 	r.cancel = cancel
-	peer, desk, inner, start := w.peer, w.desk, w.inner, time.Now()
+	peer, desk, inner, start := w.peer, w.desk, w.inner.Load(), time.Now()
 	if c.form == byServer {
 		peer = w.accepted()
 	}
@@ -129,7 +129,8 @@ func (w *world) ask(ctx context.Context, r *record, peer *netron.Peer, desk, inn
 	case byOpening:
 		var inner *netron.Stub
 		if err = desk.Call(ctx, "open", &inner, r.id, ms); err == nil {
-			got, w.inner = r.id, inner
+			got = r.id
+			w.inner.Store(inner)
 		}
 	case bySearch:
 		got = r.id

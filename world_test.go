@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing/synctest"
 	"time"
 
@@ -32,11 +33,11 @@ type world struct {
 	other          *netrontest.Node // nil unless setup asks for it
 	offers         []string         // what a server exposes when it starts; of the type desk
 
-	peer    *netron.Peer // the server, as the client sees it
-	desk    *netron.Stub // of the peer
-	inner   *netron.Stub // that open returned last
-	states  *stateLog    // what a callback was told
-	watched chan string  // what an iterator was told, when it has ended
+	peer    *netron.Peer                // the server, as the client sees it
+	desk    *netron.Stub                // of the peer
+	inner   atomic.Pointer[netron.Stub] // that a call opened last
+	states  *stateLog                   // what a callback was told
+	watched chan string                 // what an iterator was told, when it has ended
 
 	calls []*record
 	wg    sync.WaitGroup            // of the calls
@@ -273,16 +274,22 @@ func (w *world) is(want netron.State) {
 	}
 }
 
-// finish heals the network, closes the peer, waits for all calls, and looks at what is
-// true of every world: see check, legal and [held].
-func (w *world) finish() {
-	w.t.Helper()
+// restore takes all faults of the network back.
+func (w *world) restore() {
 	w.net.Allow()
 	w.net.Resume()
 	w.net.Delay(0)
 	w.net.Throttle(0)
-	if w.inner != nil {
-		_ = w.inner.Release(context.Background())
+	w.settle()
+}
+
+// finish heals the network, closes the peer, waits for all calls, and looks at what is
+// true of every world: see check, legal and [held].
+func (w *world) finish() {
+	w.t.Helper()
+	w.restore()
+	if inner := w.inner.Load(); inner != nil {
+		_ = inner.Release(context.Background())
 	}
 	if w.peer != nil {
 		_ = w.peer.Close() // always nil
