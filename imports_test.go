@@ -87,7 +87,7 @@ var noIO = []string{"net", "net/http", "os", "os/exec", "syscall"}
 
 // testDeps is what tests alone may import. They may also import every package of
 // this module and what any of them depends on.
-var testDeps = []string{"github.com/google/go-cmp", "go.uber.org/goleak"}
+var testDeps = []string{"github.com/google/go-cmp", "go.uber.org/goleak", "pgregory.net/rapid"}
 
 func TestImports(t *testing.T) {
 	for _, file := range goFiles(t) {
