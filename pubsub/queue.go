@@ -68,8 +68,9 @@ func newQueue[T any](r *readerConfig, stats *counters) *queue[T] {
 	}
 }
 
-// push adds a value. It reports false if the reader is to be disconnected.
-func (q *queue[T]) push(ctx context.Context, v T) bool {
+// push adds a value, or loses one as the policy says. It returns ErrSlowReader if the
+// reader is to be disconnected, and what ended ctx if that ended the wait for room.
+func (q *queue[T]) push(ctx context.Context, v T) error {
 	q.mu.Lock()
 	for q.err == nil && q.count == q.max {
 		switch q.policy {
@@ -81,18 +82,18 @@ func (q *queue[T]) push(ctx context.Context, v T) bool {
 			q.loseLocked()
 			q.stats.droppedNewest.Add(1)
 			q.mu.Unlock()
-			return true
+			return nil
 		case Disconnect:
 			q.endLocked(ErrSlowReader)
 			q.stats.disconnected.Add(1)
 			q.mu.Unlock()
-			return false
+			return ErrSlowReader
 		}
 		if !q.waitLocked(ctx) && q.err == nil && q.count == q.max {
 			q.loseLocked()
 			q.stats.timedOut.Add(1)
 			q.mu.Unlock()
-			return true
+			return ctx.Err()
 		}
 	}
 	if q.err == nil {
@@ -103,7 +104,7 @@ func (q *queue[T]) push(ctx context.Context, v T) bool {
 		}
 	}
 	q.mu.Unlock()
-	return true
+	return nil
 }
 
 // waitLocked waits for room, and reports false when the bound or ctx has passed. It is

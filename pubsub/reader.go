@@ -80,10 +80,12 @@ func newReader[T any](b *Bus, pattern string, opts []ReaderOption, decode func(E
 			r.queue.lose()
 			return nil, err
 		}
-		if !r.queue.push(ctx, v) {
+		err = r.queue.push(ctx, v)
+		if err == ErrSlowReader { //nolint:errorlint // it is never wrapped
 			sub.Unsubscribe()
+			err = nil // the reader's business, not the emitter's
 		}
-		return nil, nil //nolint:nilnil // a reader has no result
+		return nil, err
 	}
 	r.sub = sub
 	if err := b.add(sub); err != nil {
