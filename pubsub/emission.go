@@ -62,7 +62,7 @@ func (b *Bus) begin(ctx context.Context, list []*Subscription, c *call, e Event)
 		m.run = m.worker
 	}
 	m.ctx, m.call, m.event, m.list = ctx, *c, e, list
-	if c.op == OpSerial || c.rule == ruleFirst && c.op != OpParallel {
+	if c.op == OpSerial {
 		m.call.limit = 1
 	}
 	if c.op <= OpSerial {

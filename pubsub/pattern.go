@@ -13,7 +13,8 @@ const (
 	wildRest  = "**" // one or more segments up to the end
 )
 
-// internalNames are the events that a node emits about itself (protocol section 9.3).
+// internalNames are the events that a node emits about itself. Those of services may
+// travel (protocol section 9.3).
 var internalNames = [...]string{
 	"service:expose", "service:unexpose",
 	"peer:connect", "peer:disconnect",
