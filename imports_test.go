@@ -30,6 +30,7 @@ var layers = map[string]layer{
 	"codec":                  {deps: []string{"github.com/tinylib/msgp"}, pure: true},
 	"codec/internal/gentest": {own: []string{"codec"}, deps: []string{"github.com/tinylib/msgp"}, pure: true},
 
+	"internal/code":    {pure: true},
 	"internal/wire":    {pure: true},
 	"internal/buf":     {pure: true},
 	"internal/memlink": {},
@@ -44,7 +45,7 @@ var layers = map[string]layer{
 
 	"stream": {own: []string{"codec", "mux", "internal/buf"}},
 	"rpc": {
-		own:  []string{"codec", "mux", "stream", "internal/wire", "internal/buf"},
+		own:  []string{"codec", "mux", "stream", "internal/code", "internal/wire", "internal/buf"},
 		deps: []string{"github.com/Masterminds/semver/v3", "github.com/google/uuid"},
 	},
 	"rpc/resilience": {
@@ -57,7 +58,7 @@ var layers = map[string]layer{
 	"rpc/auth":    {own: []string{"rpc", "codec"}},
 	"stream/file": {own: []string{"stream", "codec"}},
 
-	"pubsub":          {own: []string{"codec"}}, // not rpc: the root connects them
+	"pubsub":          {own: []string{"internal/code"}, pure: true}, // neither rpc nor codec: the root connects them
 	"pubsub/redisbus": {own: []string{"pubsub", "codec"}},
 	"discover":        {}, // usable alone
 

@@ -4,94 +4,41 @@ import (
 	"context"
 	"errors"
 
+	"github.com/d-e-v-grid/netron/internal/code"
 	"github.com/d-e-v-grid/netron/mux"
 )
 
 // Code classifies an error. The names are those of gRPC and Connect; there is no
-// code for success.
-type Code uint8
+// code for success. String returns the name, for example "not_found", and Number the
+// code's number on the wire, for example 404.
+type Code = code.Code
 
 // The codes. Each has a number on the wire, which resembles an HTTP status
 // (protocol section 6.5).
 const (
-	Canceled           Code = iota + 1 // the caller gave up
-	Unknown                            // no code is known: a plain error of a service, or a foreign code
-	InvalidArgument                    // the arguments make no sense, whatever the state of the system
-	DeadlineExceeded                   // the time limit passed first
-	NotFound                           // no such service, method, property, task or entity
-	AlreadyExists                      // it exists already
-	PermissionDenied                   // the caller is known but not allowed
-	ResourceExhausted                  // a limit was reached; trying later may work
-	FailedPrecondition                 // the system is not in the required state
-	Aborted                            // a conflict, for example of concurrent changes
-	OutOfRange                         // past the valid range
-	Unimplemented                      // not supported here
-	Internal                           // something is broken; the text is not for strangers
-	Unavailable                        // not reachable now; the request may or may not have been served
-	DataLoss                           // data is gone or corrupt
-	Unauthenticated                    // the caller is not known
+	Canceled           = code.Canceled           // the caller gave up
+	Unknown            = code.Unknown            // no code is known: a plain error of a service, or a foreign code
+	InvalidArgument    = code.InvalidArgument    // the arguments make no sense, whatever the state of the system
+	DeadlineExceeded   = code.DeadlineExceeded   // the time limit passed first
+	NotFound           = code.NotFound           // no such service, method, property, task or entity
+	AlreadyExists      = code.AlreadyExists      // it exists already
+	PermissionDenied   = code.PermissionDenied   // the caller is known but not allowed
+	ResourceExhausted  = code.ResourceExhausted  // a limit was reached; trying later may work
+	FailedPrecondition = code.FailedPrecondition // the system is not in the required state
+	Aborted            = code.Aborted            // a conflict, for example of concurrent changes
+	OutOfRange         = code.OutOfRange         // past the valid range
+	Unimplemented      = code.Unimplemented      // not supported here
+	Internal           = code.Internal           // something is broken; the text is not for strangers
+	Unavailable        = code.Unavailable        // not reachable now; the request may or may not have been served
+	DataLoss           = code.DataLoss           // data is gone or corrupt
+	Unauthenticated    = code.Unauthenticated    // the caller is not known
 )
 
-// codes gives each code its name and its number on the wire, unique both ways.
-var codes = [...]struct {
-	name   string
-	number int
-}{
-	Canceled:           {"canceled", 499},
-	Unknown:            {"unknown", 0}, // never sent
-	InvalidArgument:    {"invalid_argument", 400},
-	DeadlineExceeded:   {"deadline_exceeded", 408},
-	NotFound:           {"not_found", 404},
-	AlreadyExists:      {"already_exists", 409},
-	PermissionDenied:   {"permission_denied", 403},
-	ResourceExhausted:  {"resource_exhausted", 429},
-	FailedPrecondition: {"failed_precondition", 412},
-	Aborted:            {"aborted", 423},
-	OutOfRange:         {"out_of_range", 416},
-	Unimplemented:      {"unimplemented", 501},
-	Internal:           {"internal", 500},
-	Unavailable:        {"unavailable", 503},
-	DataLoss:           {"data_loss", 507},
-	Unauthenticated:    {"unauthenticated", 401},
-}
-
-// String returns the name, for example "not_found".
-func (c Code) String() string {
-	if c == 0 || int(c) >= len(codes) {
-		return "invalid code"
-	}
-	return codes[c].name
-}
-
-// Number returns the code's number on the wire, for example 404; 0 for
-// [Unknown], which is not sent.
-func (c Code) Number() int {
-	if int(c) >= len(codes) {
-		return 0
-	}
-	return codes[c].number
-}
-
-// codeForNumber maps a number of the wire to a code, [Unknown] if none fits.
-func codeForNumber(n int) Code {
-	switch n {
-	case 0:
-		return Unknown
-	case 504:
-		return DeadlineExceeded
-	case 413:
-		return ResourceExhausted
-	case 422:
-		return InvalidArgument
-	case 502:
-		return Unavailable
-	}
-	for c := Canceled; int(c) < len(codes); c++ {
-		if codes[c].number == n {
-			return c
-		}
-	}
-	return Unknown
+// coder is implemented by errors of other packages of this module, whose texts may
+// travel.
+type coder interface {
+	error
+	NetronCode() code.Code
 }
 
 // CodeOf returns the code of an error of this package, and for other errors the
@@ -114,6 +61,9 @@ func asError(err error) *Error {
 		if e := d.NetronError(); e != nil {
 			return e
 		}
+	}
+	if c, ok := errors.AsType[coder](err); ok {
+		return &Error{Code: c.NetronCode(), Message: c.Error(), cause: err}
 	}
 	switch {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, mux.ErrTimeout):

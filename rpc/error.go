@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/d-e-v-grid/netron/codec"
+	"github.com/d-e-v-grid/netron/internal/code"
 	"github.com/d-e-v-grid/netron/mux"
 )
 
@@ -137,7 +138,7 @@ func (e *Error) wireNumber() int {
 	if _, own := e.Fields[fieldCode]; own {
 		return 0
 	}
-	if e.number != 0 && codeForNumber(e.number) == e.Code {
+	if e.number != 0 && code.ForNumber(e.number) == e.Code {
 		return e.number
 	}
 	return e.Code.Number()
@@ -211,7 +212,7 @@ func (e *Error) setName(name string) {
 // setCode takes a code from the wire. One that is not among ours stays a field.
 func (e *Error) setCode(v any) {
 	if n, ok := v.(int64); ok && n > 0 && n < 1000 {
-		if c := codeForNumber(int(n)); c != Unknown {
+		if c := code.ForNumber(int(n)); c != Unknown {
 			e.Code, e.number = c, int(n)
 			return
 		}

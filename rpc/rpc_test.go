@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/d-e-v-grid/netron/codec"
+	"github.com/d-e-v-grid/netron/internal/code"
 	"github.com/d-e-v-grid/netron/internal/wire"
 	"github.com/d-e-v-grid/netron/mux"
 )
@@ -831,6 +832,12 @@ func TestPeerFrom(t *testing.T) {
 	}
 }
 
+// codedError is an error of another package that knows its code.
+type codedError struct{}
+
+func (codedError) Error() string         { return "no such thing" }
+func (codedError) NetronCode() code.Code { return code.NotFound }
+
 func TestCodes(t *testing.T) {
 	numbers := map[int]Code{}
 	for c := Canceled; c <= Unauthenticated; c++ {
@@ -839,8 +846,8 @@ func TestCodes(t *testing.T) {
 				t.Errorf("%v and %v have the number %d", c, other, n)
 			}
 			numbers[n] = c
-			if got := codeForNumber(n); got != c {
-				t.Errorf("codeForNumber(%d) = %v, want %v", n, got, c)
+			if got := code.ForNumber(n); got != c {
+				t.Errorf("code.ForNumber(%d) = %v, want %v", n, got, c)
 			}
 		}
 		if c.String() == "" || c.String() == "invalid code" {
@@ -848,8 +855,8 @@ func TestCodes(t *testing.T) {
 		}
 	}
 	for n, want := range map[int]Code{0: Unknown, 1: Unknown, 418: Unknown, 504: DeadlineExceeded, 413: ResourceExhausted, 422: InvalidArgument, 502: Unavailable} {
-		if got := codeForNumber(n); got != want {
-			t.Errorf("codeForNumber(%d) = %v, want %v", n, got, want)
+		if got := code.ForNumber(n); got != want {
+			t.Errorf("code.ForNumber(%d) = %v, want %v", n, got, want)
 		}
 	}
 	if Code(99).String() != "invalid code" || Code(99).Number() != 0 {
@@ -857,6 +864,9 @@ func TestCodes(t *testing.T) {
 	}
 	if CodeOf(nil) != 0 || CodeOf(io.EOF) != Unknown || CodeOf(fmt.Errorf("x: %w", context.Canceled)) != Canceled {
 		t.Error("CodeOf of nil, a plain error or a context error is wrong")
+	}
+	if err := asError(fmt.Errorf("x: %w", codedError{})); err.Code != NotFound || err.Message != "no such thing" {
+		t.Errorf("an error with a code of its own travels as %v, %q", err.Code, err.Message)
 	}
 }
 

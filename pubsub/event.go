@@ -1,0 +1,137 @@
+package pubsub
+
+import (
+	"reflect"
+
+	"github.com/d-e-v-grid/netron/internal/code"
+)
+
+// Op is how an event reaches its handlers.
+type Op uint8
+
+// The operations.
+const (
+	OpParallel    Op = iota // all handlers at once
+	OpSerial                // one after another
+	OpReduce                // one after another, results folded
+	OpReduceRight           // the same, last handler first
+	OpChain                 // each handler gets the result of the one before
+	OpChainRight            // the same, last handler first
+)
+
+// String returns the name in lower case.
+func (o Op) String() string {
+	switch o {
+	case OpParallel:
+		return "parallel"
+	case OpSerial:
+		return "serial"
+	case OpReduce:
+		return "reduce"
+	case OpReduceRight:
+		return "reduceRight"
+	case OpChain:
+		return "chain"
+	case OpChainRight:
+		return "chainRight"
+	}
+	return "unknown"
+}
+
+// Event is something that happened: a name and arguments. It is a value, which may be
+// kept and passed on. The arguments are shared by all who get the event and must not be
+// changed.
+type Event struct {
+	name    string
+	args    []any
+	payload Payload // nil for plain arguments
+	call    *call   // of the emission, for middleware; nil for handlers
+}
+
+// Payload is the arguments of an event in another form than a slice, which is decoded
+// only when somebody asks. Events from peers have one that holds the encoded bytes; a
+// handler that passes them on finds it by [Event.Payload] and need not decode it.
+//
+// All methods may be called by many goroutines at a time, and as long as somebody holds
+// the event: a payload does not live in memory that is used anew.
+type Payload interface {
+	// Args returns all arguments.
+	Args() ([]any, error)
+
+	// Decode stores the first arguments in the pointers vs. Those that the event does not
+	// have leave their pointers alone.
+	Decode(vs ...any) error
+}
+
+// NewEvent returns an event whose arguments are decoded on demand, for
+// [Emitter.EmitEvent].
+func NewEvent(name string, payload Payload) Event { return Event{name: name, payload: payload} }
+
+// Name returns the name, for example "order:created".
+func (e Event) Name() string { return e.name }
+
+// Op returns how the event is emitted. It is for middleware; handlers see OpParallel.
+func (e Event) Op() Op {
+	if e.call == nil {
+		return OpParallel
+	}
+	return e.call.op
+}
+
+// Args returns the arguments, decoded if they came from a peer. The error is that of
+// decoding.
+func (e Event) Args() ([]any, error) {
+	if e.args == nil && e.payload != nil {
+		return e.payload.Args()
+	}
+	return e.args, nil
+}
+
+// Payload returns what the arguments were before they were decoded, nil if the event
+// was emitted here with plain arguments, unless a handler subscribed [WithPayload].
+func (e Event) Payload() Payload { return e.payload }
+
+// Decode stores the first arguments in the pointers vs. Those that the event does not
+// have leave their pointers alone, and nil stores the zero value. An argument of another
+// type is an error of code invalid_argument, or what the payload says.
+func (e Event) Decode(vs ...any) error {
+	if e.args == nil && e.payload != nil {
+		return e.payload.Decode(vs...)
+	}
+	for i, v := range vs {
+		if i >= len(e.args) {
+			return nil
+		}
+		if err := assign(v, e.args[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// WithArgs returns the event with other arguments, for middleware.
+func (e Event) WithArgs(args ...any) Event {
+	if args == nil {
+		args = []any{}
+	}
+	e.args, e.payload = args, nil
+	return e
+}
+
+// assign stores value where the pointer points.
+func assign(pointer, value any) error {
+	p := reflect.ValueOf(pointer)
+	if p.Kind() != reflect.Pointer || p.IsNil() {
+		return errorf(code.InvalidArgument, "decode into %T, which is no pointer", pointer)
+	}
+	v := reflect.ValueOf(value)
+	switch {
+	case value == nil:
+		p.Elem().SetZero()
+	case v.Type().AssignableTo(p.Elem().Type()):
+		p.Elem().Set(v)
+	default:
+		return errorf(code.InvalidArgument, "the event has a value of type %T, not %v", value, p.Elem().Type())
+	}
+	return nil
+}
