@@ -202,6 +202,9 @@ func TestRollingRestart(t *testing.T) {
 		t.Skip("no SIGTERM")
 	}
 	clients, restarts, pause := 200, 3, 2*time.Second
+	if raceEnabled { // which is too slow for so many on two cores
+		clients = 40
+	}
 	if testing.Short() {
 		clients, restarts, pause = 20, 1, 500*time.Millisecond
 	}
