@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/d-e-v-grid/netron/engine"
+	"github.com/d-e-v-grid/netron/pubsub"
 	"github.com/d-e-v-grid/netron/rpc"
 )
 
@@ -48,6 +49,16 @@ type (
 	ExposeOption = rpc.ExposeOption
 	// TaskOption changes how [Node.AddTask] adds a task.
 	TaskOption = rpc.TaskOption
+	// EventConfig says how the events of a node travel.
+	EventConfig = rpc.EventConfig
+	// PeerSubscription is a subscription to the events of a peer.
+	PeerSubscription = rpc.PeerSubscription
+	// SubscribeOption changes a subscription to the events of a peer.
+	SubscribeOption = rpc.SubscribeOption
+	// ServiceEvent is the argument of the events service:expose and service:unexpose.
+	ServiceEvent = rpc.ServiceEvent
+	// PeerEvent is the argument of the events peer:connect and peer:disconnect.
+	PeerEvent = rpc.PeerEvent
 	// TaskOverwrite says what [Node.AddTask] does when the name is taken.
 	TaskOverwrite = rpc.TaskOverwrite
 )
@@ -174,6 +185,16 @@ func Errorf(code Code, format string, args ...any) *Error { return rpc.Errorf(co
 // CodeOf returns the code of an error, [Unknown] for one without a code, and 0
 // for nil.
 func CodeOf(err error) Code { return rpc.CodeOf(err) }
+
+// SubscribeInline has a handler of events of a peer run on the goroutine that reads from
+// it. See [rpc.SubscribeInline].
+func SubscribeInline() SubscribeOption { return rpc.SubscribeInline() }
+
+// SubscribeBuffer sets how many events of a peer may wait for a handler, and what becomes
+// of others. See [rpc.SubscribeBuffer].
+func SubscribeBuffer(n int, whenFull pubsub.Policy) SubscribeOption {
+	return rpc.SubscribeBuffer(n, whenFull)
+}
 
 // PeerFrom returns the peer whose request is being served under ctx, or nil.
 func PeerFrom(ctx context.Context) *Peer { return rpc.PeerFrom(ctx) }

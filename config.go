@@ -63,6 +63,10 @@ type Config struct {
 	// peer asked to leave need have lasted 1 s. Default none; a negative number means that
 	// peers do not reconnect at all.
 	MaxReconnectAttempts int
+	// Events says how events travel: who may subscribe, what becomes of those for peers
+	// that read slowly, and the limits of the bus.
+	Events EventConfig
+
 	// OfflineCalls is how many calls may wait while a dialled peer is being dialled
 	// again, each no longer than its own time limit; others fail at once. Default 0.
 	OfflineCalls int
@@ -210,6 +214,7 @@ func (c *Config) rpc(ctx context.Context) rpc.Config {
 		MaxReferences:      c.MaxReferences,
 		MaxExposedServices: c.MaxExposedServices,
 		OfflineCalls:       c.OfflineCalls,
+		Events:             c.Events,
 		DrainWindow:        c.DrainWindow,
 		Logger:             c.logger(),
 		Context:            ctx,

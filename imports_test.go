@@ -45,7 +45,7 @@ var layers = map[string]layer{
 
 	"stream": {own: []string{"codec", "mux", "internal/buf"}},
 	"rpc": {
-		own:  []string{"codec", "mux", "stream", "internal/code", "internal/wire", "internal/buf"},
+		own:  []string{"codec", "mux", "stream", "pubsub", "internal/code", "internal/wire", "internal/buf"},
 		deps: []string{"github.com/Masterminds/semver/v3", "github.com/google/uuid"},
 	},
 	"rpc/resilience": {

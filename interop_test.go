@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net"
 	"strings"
 	"sync"
@@ -13,10 +14,11 @@ import (
 	"github.com/d-e-v-grid/netron"
 	"github.com/d-e-v-grid/netron/codec"
 	"github.com/d-e-v-grid/netron/internal/tspeer"
+	"github.com/d-e-v-grid/netron/pubsub"
 )
 
 // notYet are the abilities that the conversations of this test must not need.
-const notYet = tspeer.Streams | tspeer.Events
+const notYet = tspeer.Streams
 
 // conversations calls f for each recorded conversation that keep selects by its
 // client and what it needs, with each driver.
@@ -182,7 +184,10 @@ func TestRecordedServers(t *testing.T) {
 			t.Log(report)
 			served <- err
 		}()
-		program := &program{t: t, driver: driver, url: ln.Addr().String(), peers: map[int]*netron.Peer{}, stubs: map[string]*netron.Stub{}, nested: map[int]*netron.Stub{}}
+		program := &program{
+			t: t, driver: driver, url: ln.Addr().String(), peers: map[int]*netron.Peer{}, stubs: map[string]*netron.Stub{}, nested: map[int]*netron.Stub{},
+			events: map[int]chan tspeer.Event{}, subs: map[string]*netron.PeerSubscription{},
+		}
 		for i := range calls {
 			program.perform(ctx, i, &calls[i])
 		}
@@ -203,8 +208,76 @@ type program struct {
 	driver netron.Driver
 	url    string
 	peers  map[int]*netron.Peer
-	stubs  map[string]*netron.Stub // by connection and service
-	nested map[int]*netron.Stub    // by the call that returned it
+	stubs  map[string]*netron.Stub             // by connection and service
+	nested map[int]*netron.Stub                // by the call that returned it
+	events map[int]chan tspeer.Event           // by connection: there is no order between these
+	subs   map[string]*netron.PeerSubscription // by connection and event
+}
+
+// subscribe has the events of a name gathered.
+func (p *program) subscribe(ctx context.Context, c *tspeer.Call, peer *netron.Peer) error {
+	sub, err := peer.Subscribe(ctx, c.Name, func(_ context.Context, e pubsub.Event) (any, error) {
+		var args []codec.Raw
+		for raw := range argumentsOf(p.t, e) {
+			args = append(args, raw)
+		}
+		got := tspeer.Event{Conn: c.Conn, Name: e.Name(), Args: []any{}}
+		for _, raw := range args {
+			v, err := tspeer.DecodeValue(tspeer.Current, raw)
+			if err != nil {
+				return nil, err
+			}
+			got.Args = append(got.Args, v)
+		}
+		p.events[c.Conn] <- got
+		return nil, nil
+	}, netron.SubscribeBuffer(10_000, pubsub.DropOldest))
+	if err == nil {
+		p.subs[fmt.Sprint(c.Conn, c.Name)] = sub
+	}
+	return err
+}
+
+// argumentsOf returns the encoded arguments of an event.
+func argumentsOf(t *testing.T, e pubsub.Event) iter.Seq[codec.Raw] {
+	return func(yield func(codec.Raw) bool) {
+		args, err := e.Args()
+		if err != nil {
+			t.Errorf("event %s: %v", e.Name(), err)
+			return
+		}
+		raws := make([]codec.Raw, len(args))
+		into := make([]any, len(args))
+		for i := range raws {
+			into[i] = &raws[i]
+		}
+		if err := e.Decode(into...); err != nil {
+			t.Errorf("event %s: %v", e.Name(), err)
+			return
+		}
+		for _, raw := range raws {
+			if !yield(raw) {
+				return
+			}
+		}
+	}
+}
+
+// wantEvents checks which events a call has brought.
+func (p *program) wantEvents(c *tspeer.Call) {
+	p.t.Helper()
+	for _, want := range c.Events {
+		select {
+		case got := <-p.events[want.Conn]:
+			if got.Name != want.Name {
+				p.t.Errorf("event %s, want %s", got.Name, want.Name)
+			} else if err := tspeer.Diff(got.Args, want.Args); err != nil {
+				p.t.Errorf("event %s: %v", got.Name, err)
+			}
+		case <-time.After(10 * time.Second):
+			p.t.Fatalf("event %s has not come", want.Name)
+		}
+	}
 }
 
 // stub returns the service that a call is about.
@@ -223,14 +296,14 @@ func (p *program) stub(c *tspeer.Call) *netron.Stub {
 // perform makes call i of the program.
 func (p *program) perform(ctx context.Context, i int, c *tspeer.Call) {
 	p.t.Helper()
-	peer := p.peers[c.Conn]
-	if peer == nil {
-		var err error
-		if peer, err = p.newNode().Dial(ctx, p.url, netron.DialDriver(p.driver)); err != nil {
+	for conn := len(p.peers) + 1; conn <= c.Conn; conn++ { // in the order of the recording
+		peer, err := p.newNode().Dial(ctx, p.url, netron.DialDriver(p.driver))
+		if err != nil {
 			p.t.Fatal(err)
 		}
-		p.peers[c.Conn] = peer
+		p.peers[conn], p.events[conn] = peer, make(chan tspeer.Event, 10_000)
 	}
+	peer := p.peers[c.Conn]
 	var result codec.Raw
 	var err error
 	switch c.Op {
@@ -263,12 +336,26 @@ func (p *program) perform(ctx context.Context, i int, c *tspeer.Call) {
 	case tspeer.OpUnexpose:
 		p.published(c, peer.Unpublish(ctx, "clock@1.0.0"))
 		return
+	case tspeer.OpSubscribe:
+		result = codec.AppendUndefined(nil)
+		err = p.subscribe(ctx, c, peer)
+	case tspeer.OpUnsubscribe:
+		result = codec.AppendUndefined(nil)
+		if sub := p.subs[fmt.Sprint(c.Conn, c.Name)]; sub != nil {
+			err = sub.Unsubscribe(ctx)
+		} else {
+			err = peer.RunTask(ctx, "unsubscribe", &result, c.Name)
+		}
+	case tspeer.OpEmit:
+		result = codec.AppendUndefined(nil)
+		err = peer.Emit(ctx, c.Name, p.arguments(c.Args)...)
 	case tspeer.OpTask:
 		err = peer.RunTask(ctx, c.Name, &result, p.arguments(c.Args)...)
 	default:
 		p.t.Fatalf("operation %s is not part of this test", c.Op)
 	}
 	p.check(c, result, err)
+	p.wantEvents(c)
 }
 
 // published checks the outcome of publishing a service, or of taking it back. What was

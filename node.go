@@ -14,6 +14,7 @@ import (
 
 	"github.com/d-e-v-grid/netron/engine"
 	"github.com/d-e-v-grid/netron/mux"
+	"github.com/d-e-v-grid/netron/pubsub"
 	"github.com/d-e-v-grid/netron/rpc"
 	"github.com/d-e-v-grid/netron/rpc/auth"
 )
@@ -124,6 +125,16 @@ func (n *Node) Use(m ...Middleware) { n.endpoint.Use(m...) }
 // UseOutgoing adds middleware for all that the node asks of peers. See
 // [rpc.Endpoint.UseOutgoing].
 func (n *Node) UseOutgoing(m ...Middleware) { n.endpoint.UseOutgoing(m...) }
+
+// Bus returns the node's bus: events that are emitted there reach its handlers, and the
+// peers that have subscribed to them. It is closed with the node.
+func (n *Node) Bus() *pubsub.Bus { return n.endpoint.Bus() }
+
+// Broadcast sends an event to all connected peers, whether they have subscribed to it or
+// not. See [rpc.Endpoint.Broadcast].
+func (n *Node) Broadcast(ctx context.Context, name string, args ...any) error {
+	return n.endpoint.Broadcast(ctx, name, args...)
+}
 
 // Services returns the qualified names of the exposed services, sorted.
 func (n *Node) Services() []string { return n.endpoint.Services() }

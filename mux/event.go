@@ -86,9 +86,8 @@ const (
 	defaultMaxEvents     = 8192
 	defaultMaxEventBytes = 8 << 20
 
-	// eventShare is how much of a write events get at least, beside a queue that is
-	// never empty.
-	eventShare = 16 << 10
+	// eventShare is about how much of a write events get, so that much is left for calls.
+	eventShare = 32 << 10
 
 	// eventRoom is more than frame, header and the name of the task add to an event.
 	eventRoom = 48
@@ -330,9 +329,9 @@ func (o *outbox) take(limit int) {
 	}
 }
 
-// collectEvents appends events of about limit bytes to what is written next, of which
-// there are size bytes already. It returns how many there are then.
-func (s *Session) collectEvents(o *outbox, size, limit int) int {
+// collectEvents begins what is written next with events of about limit bytes, and returns
+// how many bytes there are.
+func (s *Session) collectEvents(o *outbox, limit int) (size int) {
 	o.take(limit)
 	oneWay := s.canEvent.Load()
 	for i, e := range o.taken {

@@ -474,6 +474,10 @@ func (s *Session) Collect(dst [][]byte) [][]byte {
 	}
 	var load int64
 	size := 0
+	// Events before the rest: an answer should not overtake what was emitted before it.
+	if box := s.events.Load(); box != nil {
+		size = s.collectEvents(box, eventShare)
+	}
 	for s.lent == nil && size < collectBytes {
 		p := s.queue.pop()
 		if p == nil {
@@ -493,9 +497,6 @@ func (s *Session) Collect(dst [][]byte) [][]byte {
 	}
 	if load > 0 {
 		s.queue.sent(load)
-	}
-	if box := s.events.Load(); box != nil {
-		size = s.collectEvents(box, size, max(collectBytes-size, eventShare))
 	}
 	switch {
 	case size > 0:

@@ -198,6 +198,20 @@ func (b *Bus) CheckPattern(pattern string) error {
 	return checkPattern(pattern, b.cfg.maxNameBytes(), b.cfg.maxSegments())
 }
 
+// Lose tells the readers of a name that n of its events are missing at this place, because
+// they were lost before they came here.
+func (b *Bus) Lose(name string, n uint64) {
+	r, err := b.route(name)
+	if err != nil {
+		return
+	}
+	for _, s := range r.handlers {
+		if s.lost != nil && !s.ended.Load() {
+			s.lost(n)
+		}
+	}
+}
+
 // IsInternal reports whether only the emitter of [NewPrivileged] may emit the name.
 func (b *Bus) IsInternal(name string) bool { return b.internal[name] }
 

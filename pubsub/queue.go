@@ -79,7 +79,7 @@ func (q *queue[T]) push(ctx context.Context, v T) error {
 			q.stats.droppedOldest.Add(1)
 			continue
 		case DropNewest:
-			q.loseLocked()
+			q.loseLocked(1)
 			q.stats.droppedNewest.Add(1)
 			q.mu.Unlock()
 			return nil
@@ -90,7 +90,7 @@ func (q *queue[T]) push(ctx context.Context, v T) error {
 			return ErrSlowReader
 		}
 		if !q.waitLocked(ctx) && q.err == nil && q.count == q.max {
-			q.loseLocked()
+			q.loseLocked(1)
 			q.stats.timedOut.Add(1)
 			q.mu.Unlock()
 			return ctx.Err()
@@ -162,18 +162,18 @@ func (q *queue[T]) dropOldest() {
 }
 
 // loseLocked loses a value that would be the newest. The caller holds mu.
-func (q *queue[T]) loseLocked() {
-	q.missing++
-	q.lost.Add(1)
+func (q *queue[T]) loseLocked(n uint64) {
+	q.missing += n
+	q.lost.Add(n)
 	notify(q.wakec)
 }
 
-// lose counts a value that never was one.
-func (q *queue[T]) lose() {
+// lose counts n values that never came.
+func (q *queue[T]) lose(n uint64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.err == nil {
-		q.loseLocked()
+		q.loseLocked(n)
 	}
 }
 

@@ -72,12 +72,13 @@ func newReader[T any](b *Bus, pattern string, opts []ReaderOption, decode func(E
 	}
 	r := &Reader[T]{queue: newQueue[T](&cfg, &b.stats)}
 	sub := &Subscription{bus: b, pattern: pattern, weight: newWeight(), inline: cfg.policy != Block}
+	sub.lost = r.queue.lose
 	sub.closed = func(err error) { r.queue.end(err, false) }
 	sub.handler = func(ctx context.Context, e Event) (any, error) {
 		v, err := decode(e)
 		if err != nil {
 			b.stats.undecodable.Add(1)
-			r.queue.lose()
+			r.queue.lose(1)
 			return nil, err
 		}
 		err = r.queue.push(ctx, v)

@@ -50,7 +50,8 @@ type Subscription struct {
 	inline   bool
 	payload  bool
 	ended    atomic.Bool
-	closed   func(error) // tells a reader that the bus is closed; nil for others
+	lost     func(uint64) // tells a reader that events are missing; nil for others
+	closed   func(error)  // tells a reader that the bus is closed; nil for others
 }
 
 // Pattern returns what was subscribed. It is * for the pattern **, which is the same.

@@ -11,7 +11,7 @@ import (
 )
 
 // features are the extensions that this package offers to peers.
-var features = []string{mux.FeatureCancel, mux.FeatureMeta, mux.FeatureGoAway, mux.FeatureResume}
+var features = []string{mux.FeatureCancel, mux.FeatureMeta, mux.FeatureEvent, mux.FeatureGoAway, mux.FeatureResume}
 
 // conn is one connection of a peer: its session, and what runs under it. A peer that
 // reconnects has several, one after the other.
@@ -32,7 +32,11 @@ type conn struct {
 
 	info atomic.Pointer[mux.Peer] // nil until the handshake is done
 
-	held holdings // what the peer got as results
+	held    holdings // what the peer got as results
+	outlets outlets  // the events that it subscribed to
+
+	lastEvent string   // the name of the last event that came; owned by the read owner
+	received  arrivals // owned by the read owner
 
 	// Requests that the peer has given up, and those that can be told. Most requests
 	// are in neither table: see [requestContext].
@@ -80,6 +84,10 @@ func (c *conn) config(hint mux.Hint) mux.Config {
 		Serve:            c.serve,
 		Cancel:           c.cancel,
 		GoAway:           c.goAway,
+		Event:            c.event,
+		EventLoss:        appendEventLoss,
+		MaxEvents:        cfg.Events.MaxQueued,
+		MaxEventBytes:    cfg.Events.MaxQueuedBytes,
 		Ended:            c.ended,
 		Overloaded:       c.endpoint.overloaded,
 		Draining:         c.endpoint.draining,
@@ -110,6 +118,7 @@ func (c *conn) ready(s *mux.Session, info mux.Peer) {
 // ended is called when the session has ended.
 func (c *conn) ended(_ *mux.Session, err error) {
 	c.giveBack()
+	c.endOutlets()
 	c.mu.Lock()
 	c.marked = nil
 	c.mu.Unlock()

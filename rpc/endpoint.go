@@ -12,6 +12,7 @@ import (
 
 	"github.com/d-e-v-grid/netron/codec"
 	"github.com/d-e-v-grid/netron/mux"
+	"github.com/d-e-v-grid/netron/pubsub"
 )
 
 // Config describes an [Endpoint]. Zero fields mean the documented default,
@@ -86,6 +87,9 @@ type Config struct {
 	// of the time that Drain has. Default 1 s.
 	DrainWindow time.Duration
 
+	// Events says how events travel.
+	Events EventConfig
+
 	// Context is the parent of the contexts of all handlers. Nil means
 	// [context.Background].
 	Context context.Context //nolint:containedctx // the documented lifetime of the endpoint
@@ -144,6 +148,9 @@ type Endpoint struct {
 	services *registry
 	nested   nestedTable
 	tasks    *taskTable
+	bus      *pubsub.Bus
+	emitter  pubsub.Emitter // of the bus, for internal events too
+	own      ownEvents
 	use      atomic.Pointer[[]Middleware] // for the requests of peers
 	useOut   atomic.Pointer[[]Middleware] // for calls to peers
 	workers  *mux.Workers
@@ -200,6 +207,16 @@ func NewEndpoint(cfg Config) (*Endpoint, error) {
 	e.redialCtx, e.stopRedial = context.WithCancel(context.Background())
 	e.ctx, e.cancel = context.WithCancelCause(context.Background())
 	e.tasks = newTaskTable(e)
+	busConfig := cfg.Events.Bus
+	busConfig.Payload = func(args []any) pubsub.Payload { return &argsPayload{args: args} }
+	if busConfig.Logger == nil {
+		busConfig.Logger = cfg.logger()
+	}
+	if e.bus, e.emitter, err = pubsub.NewPrivileged(busConfig); err != nil {
+		_ = workers.Close(0) // nothing runs
+		return nil, fmt.Errorf("rpc: new endpoint: %w", err)
+	}
+	e.services.changed = e.tellService
 	return e, nil
 }
 
@@ -292,6 +309,7 @@ func (e *Endpoint) add(s *mux.Session, p *Peer, info mux.Peer) {
 	if drains {
 		s.GoAway(appendGoAway(goAwayShutdown, 0))
 	}
+	e.tellPeer(eventConnect, info.ID)
 }
 
 func (e *Endpoint) remove(p *Peer, id string) {
@@ -301,6 +319,7 @@ func (e *Endpoint) remove(p *Peer, id string) {
 	}
 	doubted := e.disclaim(p, id)
 	e.mu.Unlock()
+	e.tellPeer(eventDisconnect, id)
 	if doubted != nil {
 		e.doubt(doubted)
 	}
@@ -367,6 +386,9 @@ func (e *Endpoint) Close() error {
 	e.mu.Lock()
 	e.finished = true
 	e.mu.Unlock()
+	ended, stop := context.WithCancel(context.Background())
+	stop()
+	_ = e.bus.Close(ended) // handlers that are left behind have the time of the workers
 	e.cancel(mux.ErrClosed)
 	e.wg.Wait()
 	return e.workers.Close(workersGrace)

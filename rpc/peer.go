@@ -23,6 +23,7 @@ type Peer struct {
 	use   atomic.Pointer[[]Middleware] // for what is asked of the peer
 	chain atomic.Pointer[clientChain]
 
+	inbox   atomic.Pointer[inbox]    // of the events of the peer; nil if nobody wants any
 	private atomic.Pointer[registry] // services that only the peer sees; nil if there are none
 
 	redial *Redial // nil if the peer does not reconnect

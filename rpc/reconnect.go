@@ -163,8 +163,8 @@ func (p *Peer) becameReady() {
 }
 
 // Adopt makes the connection that was bound last that of the peer, when its handshake is
-// done, the services that stubs stand for have been found on it, and it was tried to
-// publish those of this side. If it returns an error the caller closes the connection.
+// done, the services that stubs stand for have been found on it, the events that are
+// wanted subscribed to, and it was tried to publish the services of this side. If it returns an error the caller closes the connection.
 func (p *Peer) Adopt(ctx context.Context) error {
 	l := &p.life
 	l.mu.Lock()
@@ -179,6 +179,9 @@ func (p *Peer) Adopt(ctx context.Context) error {
 			return err
 		}
 		c.publishAll(ctx, outcomes)
+		if err := c.resubscribe(ctx); err != nil {
+			return err
+		}
 		if done, err := p.install(c, views, outcomes); done || err != nil {
 			return err
 		}
@@ -186,7 +189,7 @@ func (p *Peer) Adopt(ctx context.Context) error {
 }
 
 // install makes c the connection of the peer, unless there are stubs without a view, or
-// services that were published meanwhile.
+// services were published, or events subscribed to, meanwhile.
 func (p *Peer) install(c *conn, views map[*binding]*stubView, outcomes map[*publication]error) (done bool, err error) {
 	l := &p.life
 	l.mu.Lock()
@@ -204,7 +207,7 @@ func (p *Peer) install(c *conn, views map[*binding]*stubView, outcomes map[*publ
 			return false, nil
 		}
 	}
-	if !l.publishedAll(outcomes) {
+	if !l.publishedAll(outcomes) || !p.resubscribed(c) {
 		return false, nil
 	}
 	for b, v := range views {
@@ -351,6 +354,9 @@ func (p *Peer) finish(reason Reason, err error) {
 	l.state.Store(uint32(StateClosed)) // before: who has waited for donec may ask for it
 	close(l.donec)                     // before: who is told of the state may ask for the error
 	p.setState(StateEvent{State: StateClosed, Reason: reason, Err: err, Attempt: l.tries})
+	if in := p.inbox.Load(); in != nil {
+		in.end()
+	}
 }
 
 // shut ends the peer for good: its connections with a close code, and attempts to

@@ -19,6 +19,8 @@ type registry struct {
 	view atomic.Pointer[registryView]
 
 	isPrivate bool // of one peer; a service may be in several of these
+
+	changed func(e *entry, exposed bool) // told of what peers can call; nil for nobody
 }
 
 // registryView is one state of a registry. It is never changed.
@@ -96,6 +98,16 @@ func (r *registry) expose(s *Service, peerID string) error {
 
 // add makes an entry known under the qualified name of its service.
 func (r *registry) add(e *entry) error {
+	if err := r.insert(e); err != nil {
+		return err
+	}
+	if r.changed != nil {
+		r.changed(e, true)
+	}
+	return nil
+}
+
+func (r *registry) insert(e *entry) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	view := r.view.Load()
@@ -113,6 +125,16 @@ func (r *registry) add(e *entry) error {
 
 // remove takes an entry out, and reports whether it was there.
 func (r *registry) remove(e *entry) bool {
+	if !r.delete(e) {
+		return false
+	}
+	if r.changed != nil {
+		r.changed(e, false)
+	}
+	return true
+}
+
+func (r *registry) delete(e *entry) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	view := r.view.Load()

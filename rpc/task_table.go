@@ -82,6 +82,8 @@ func newTaskTable(e *Endpoint) *taskTable {
 		taskUnrefService:    e.runUnrefService,
 		taskInvalidateCache: e.runInvalidateCache,
 		taskAuthenticate:    e.runAuthenticate,
+		taskSubscribe:       e.runSubscribe,
+		taskUnsubscribe:     e.runUnsubscribe,
 	} {
 		m, err := newReflectMethod(name, reflect.ValueOf(fn), 0)
 		if err != nil {
@@ -90,6 +92,7 @@ func newTaskTable(e *Endpoint) *taskTable {
 		m.op = OpTask
 		t.core[name] = m
 	}
+	t.core[taskEmit] = &method{name: taskEmit, op: OpTask, invoke: e.invokeEmit, inline: true}
 	t.view.Store(&t.core)
 	return t
 }

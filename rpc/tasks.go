@@ -19,6 +19,9 @@ const (
 	taskUnrefService    = "unref_service"
 	taskInvalidateCache = "invalidate_cache"
 	taskAuthenticate    = "authenticate"
+	taskSubscribe       = "subscribe"
+	taskUnsubscribe     = "unsubscribe"
+	taskEmit            = "emit"
 )
 
 // handleTask serves TASK: an array of task name and arguments (protocol section
@@ -91,7 +94,7 @@ func (e *Endpoint) runAbilities(ctx context.Context, _ *codec.Raw) map[string]an
 	for _, entry := range visible {
 		services = append(services, codec.Pair{Key: entry.service.QualifiedName(), Value: codec.Raw(entry.encoded)})
 	}
-	return map[string]any{"services": services, "allowServiceEvents": false}
+	return map[string]any{"services": services, "allowServiceEvents": e.cfg.Events.ServiceEvents}
 }
 
 // runQueryInterface tells a peer the definition of a service (protocol section 7.2).

@@ -115,6 +115,45 @@ func (i *Inner) Value(context.Context) float64 { return i.n }
 // Nothing has no result.
 func (*Calculator) Nothing(context.Context) {}
 
+// Fire emits an event once, then returns true.
+func (*Calculator) Fire(ctx context.Context, name string, args ...codec.Raw) (bool, error) {
+	return true, emit(ctx, name, args)
+}
+
+// FireMany emits an event n times, with the arguments i and size bytes, or undefined if size is
+// not there. After each burst of them it lets others run. It does not wait for receivers.
+func (*Calculator) FireMany(ctx context.Context, name string, n int, size, burst *int) (int, error) {
+	args := []codec.Raw{nil, codec.AppendUndefined(nil)}
+	if size != nil {
+		if *size < 0 || *size > maxFired {
+			return 0, netron.Errorf(netron.InvalidArgument, "%d bytes, want 0 to %d", *size, maxFired)
+		}
+		args[1] = codec.AppendBytes(nil, make([]byte, *size))
+	}
+	for i := range n {
+		args[0] = codec.AppendInt(nil, int64(i))
+		if err := emit(ctx, name, args); err != nil {
+			return i, err
+		}
+		if burst != nil && *burst > 0 && (i+1)%*burst == 0 {
+			runtime.Gosched()
+		}
+	}
+	return n, nil
+}
+
+// maxFired limits the payload of an event of [Calculator.FireMany], in bytes.
+const maxFired = 1 << 20
+
+func emit(ctx context.Context, name string, args []codec.Raw) error {
+	list := make([]any, len(args))
+	for i, arg := range args {
+		list[i] = arg
+	}
+	_, err := netron.NodeFrom(ctx).Bus().EmitParallel(ctx, name, list...)
+	return err
+}
+
 // Sleep returns v after ms milliseconds.
 func (*Calculator) Sleep(ctx context.Context, ms float64, v codec.Raw) (codec.Raw, error) {
 	t := time.NewTimer(time.Duration(ms * float64(time.Millisecond)))
@@ -157,7 +196,7 @@ func SystemInfo(context.Context) map[string]any {
 
 // Expose adds the reference service and its tasks to a node.
 func Expose(n *netron.Node) error {
-	err := n.Expose(ServiceName, NewCalculator(), netron.Optional("Echo", 1), netron.Optional("TypeOf", 1), netron.Optional("Fail", 1), netron.Optional("Sleep", 1))
+	err := n.Expose(ServiceName, NewCalculator(), netron.Optional("Echo", 1), netron.Optional("TypeOf", 1), netron.Optional("Fail", 1), netron.Optional("Sleep", 1), netron.Optional("FireMany", 2))
 	if err != nil {
 		return fmt.Errorf("demo: %w", err)
 	}

@@ -1,0 +1,358 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/d-e-v-grid/netron/codec"
+	"github.com/d-e-v-grid/netron/internal/buf"
+	"github.com/d-e-v-grid/netron/mux"
+	"github.com/d-e-v-grid/netron/pubsub"
+)
+
+// EventConfig says how the events of an endpoint travel.
+type EventConfig struct {
+	// Bus is that of [Endpoint.Bus]. Its Payload is set by the endpoint.
+	Bus pubsub.Config
+
+	// Allow is asked before a peer subscribes to a pattern, with the context of its
+	// request. An error is the answer. It should not block. Nil allows all.
+	Allow func(ctx context.Context, pattern string) error
+
+	// MaxSubscriptions limits the patterns that one connection subscribes to. Default
+	// 1,000, negative means none.
+	MaxSubscriptions int
+
+	// WhenFull says what becomes of an event for a peer that reads too slowly. With
+	// [pubsub.Block] who emits waits up to BlockFor (default 1 s), and a peer that has used
+	// this up gets no further patience until it has read something. Default
+	// [pubsub.DropOldest]. Peers of this library are told what they have lost.
+	WhenFull pubsub.Policy
+	BlockFor time.Duration
+
+	// MaxQueued and MaxQueuedBytes limit the events that wait for one peer. Defaults
+	// 8,192 and 8 MiB, negative means none.
+	MaxQueued      int
+	MaxQueuedBytes int
+
+	// ServiceEvents publishes to peers which services are exposed and concealed: the
+	// events service:expose and service:unexpose. They are always there for handlers in
+	// the same process.
+	ServiceEvents bool
+}
+
+const (
+	defaultMaxSubscriptions = 1000
+	defaultEventPatience    = time.Second
+
+	// maxEventName bounds the names of events that are looked at; buses have a limit of
+	// their own.
+	maxEventName = 4096
+)
+
+func (c *EventConfig) maxSubscriptions() int {
+	switch {
+	case c.MaxSubscriptions == 0:
+		return defaultMaxSubscriptions
+	case c.MaxSubscriptions < 0:
+		return int(^uint(0) >> 1)
+	}
+	return c.MaxSubscriptions
+}
+
+func (c *EventConfig) patience() time.Duration {
+	if c.BlockFor == 0 {
+		return defaultEventPatience
+	}
+	return max(c.BlockFor, 0)
+}
+
+func (c *EventConfig) overflow() mux.Overflow {
+	switch c.WhenFull {
+	case pubsub.DropNewest:
+		return mux.DropNewest
+	case pubsub.Block:
+		return mux.Block
+	case pubsub.Disconnect:
+		return mux.Disconnect
+	}
+	return mux.DropOldest
+}
+
+// Bus returns the bus of the endpoint: events that are emitted there reach its handlers,
+// and the peers that have subscribed to them.
+func (e *Endpoint) Bus() *pubsub.Bus { return e.bus }
+
+// Broadcast sends an event to all connected peers, whether they have subscribed to it or
+// not. Peers that have no handler for it drop it. It does not wait for them; Config.Events
+// says what becomes of an event for which there is no room.
+func (e *Endpoint) Broadcast(ctx context.Context, name string, args ...any) error {
+	event, err := e.encodeEvent(name, args)
+	if err != nil {
+		return err
+	}
+	defer event.Release()
+	for _, p := range e.Peers() {
+		if err := p.sendEvent(ctx, event); ctx.Err() != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Emit sends an event to the peer, whether it has subscribed to it or not. It does not
+// wait until the peer has it. An error says that it was not sent: of code
+// [ResourceExhausted] if there was no room, or [Unavailable].
+//
+// Events come in the order in which one goroutine emits them, at most once.
+func (p *Peer) Emit(ctx context.Context, name string, args ...any) error {
+	event, err := p.endpoint.encodeEvent(name, args)
+	if err != nil {
+		return err
+	}
+	defer event.Release()
+	if err := p.sendEvent(ctx, event); errors.Is(err, mux.ErrDropped) {
+		return &Error{Code: ResourceExhausted, Message: "event " + shown(name) + " dropped: the peer reads too slowly", cause: err}
+	} else if err != nil {
+		return p.callError(err)
+	}
+	return nil
+}
+
+func (p *Peer) sendEvent(ctx context.Context, event *mux.Event) error {
+	cfg := &p.endpoint.cfg.Events
+	return p.link().SendEvent(ctx, event, cfg.overflow(), cfg.patience())
+}
+
+// encodeEvent returns an event with one reference.
+func (e *Endpoint) encodeEvent(name string, args []any) (*mux.Event, error) {
+	if err := e.bus.CheckName(name); err != nil {
+		return nil, asError(err)
+	}
+	return newEvent(name, len(args), e.cfg.maxMessageBytes(), func(b []byte) (_ []byte, err error) {
+		for i, arg := range args {
+			if b, err = codec.Append(b, arg); err != nil {
+				return nil, Errorf(InvalidArgument, "rpc: argument %d of event %s: %w", i+1, shown(name), err)
+			}
+		}
+		return b, nil
+	})
+}
+
+// eventOverhead is how much the task emit adds to an event, and more.
+const eventOverhead = 64
+
+// newEvent encodes an event whose n arguments appendArgs appends.
+func newEvent(name string, n, limit int, appendArgs func([]byte) ([]byte, error)) (*mux.Event, error) {
+	payload := buf.Get(0)
+	b := codec.AppendArrayHeader(payload.B, 1+n)
+	head := len(b)
+	b, err := appendArgs(codec.AppendString(b, name))
+	if err == nil && len(b)+eventOverhead > limit {
+		err = Errorf(ResourceExhausted, "rpc: event %s of %d bytes, limit %d", shown(name), len(b), limit)
+	}
+	if err != nil {
+		payload.Release()
+		return nil, err
+	}
+	payload.B = b
+	var room [12]byte
+	return mux.NewEvent(name, payload, head, codec.AppendString(codec.AppendArrayHeader(room[:0], 2+n), taskEmit)), nil
+}
+
+// encodable is a payload that peers can get.
+type encodable interface {
+	pubsub.Payload
+
+	// event returns the event, encoded at most once at a time, with a reference for the
+	// caller.
+	event(e *Endpoint, name string) (*mux.Event, error)
+}
+
+// argsPayload is the arguments of an event that was emitted here, and the event when a
+// peer needs it.
+type argsPayload struct {
+	args []any
+
+	mu      sync.Mutex
+	encoded *mux.Event // guarded by mu; nil before it is needed, and after the emission
+}
+
+// Args implements [pubsub.Payload].
+func (p *argsPayload) Args() ([]any, error) { return p.args, nil }
+
+// Decode implements [pubsub.Payload].
+func (p *argsPayload) Decode(vs ...any) error {
+	for i, v := range vs[:min(len(vs), len(p.args))] {
+		b, err := codec.Append(nil, p.args[i])
+		if err == nil {
+			err = codec.Unmarshal(b, v)
+		}
+		if err != nil {
+			return eventArgumentError(i, err)
+		}
+	}
+	return nil
+}
+
+func eventArgumentError(i int, err error) error {
+	return &Error{Code: InvalidArgument, Message: fmt.Sprintf("argument %d of an event: %v", i+1, err), cause: err}
+}
+
+// event implements [encodable].
+func (p *argsPayload) event(e *Endpoint, name string) (*mux.Event, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.encoded == nil {
+		event, err := e.encodeEvent(name, p.args)
+		if err != nil {
+			return nil, err
+		}
+		p.encoded = event
+	}
+	p.encoded.Retain()
+	return p.encoded, nil
+}
+
+// Emitted implements [pubsub.Transient].
+func (p *argsPayload) Emitted() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.encoded != nil {
+		p.encoded.Release()
+		p.encoded = nil
+	}
+}
+
+// appendEventLoss appends the notice that n events of a name were not sent to a peer
+// (protocol section 12.4).
+func appendEventLoss(dst []byte, name string, n uint64) []byte {
+	return codec.AppendUint(codec.AppendString(codec.AppendNil(codec.AppendArrayHeader(dst, 3)), name), n)
+}
+
+// outlets are the subscriptions of the peer of one connection.
+type outlets struct {
+	mu        sync.Mutex
+	byPattern map[string]*pubsub.Subscription // nil for what no event can match; guarded by mu
+	ended     bool                            // guarded by mu
+}
+
+// subscribe has events that match go to the peer (protocol section 9.1). What cannot
+// match anything is no error: TypeScript peers subscribe to any text.
+func (c *conn) subscribe(ctx context.Context, pattern string) error {
+	e := c.endpoint
+	if allow := e.cfg.Events.Allow; allow != nil {
+		if err := allow(ctx, pattern); err != nil {
+			return err
+		}
+	}
+	o := &c.outlets
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if _, found := o.byPattern[pattern]; found || o.ended {
+		return nil
+	}
+	if limit := e.cfg.Events.maxSubscriptions(); len(o.byPattern) >= limit {
+		return Errorf(ResourceExhausted, "%d subscriptions, limit %d", len(o.byPattern), limit)
+	}
+	var sub *pubsub.Subscription
+	if c.mayMatch(pattern) {
+		var err error
+		if sub, err = e.bus.Subscribe(pattern, c.forward, pubsub.Inline(), pubsub.WithPayload(), pubsub.Distinct(c)); err != nil {
+			return asError(err)
+		}
+	}
+	if o.byPattern == nil {
+		o.byPattern = make(map[string]*pubsub.Subscription)
+	}
+	o.byPattern[pattern] = sub
+	return nil
+}
+
+// mayMatch reports whether events can come to the peer under a pattern.
+func (c *conn) mayMatch(pattern string) bool {
+	bus := c.endpoint.bus
+	switch {
+	case bus.CheckPattern(pattern) != nil:
+		return false
+	case c.session.CanEvent():
+		return true
+	}
+	return bus.CheckName(pattern) == nil // without the extension a name is only itself
+}
+
+// unsubscribe ends a subscription of the peer.
+func (c *conn) unsubscribe(pattern string) {
+	o := &c.outlets
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if sub := o.byPattern[pattern]; sub != nil {
+		sub.Unsubscribe()
+	}
+	delete(o.byPattern, pattern)
+}
+
+// endOutlets ends all subscriptions of the peer.
+func (c *conn) endOutlets() {
+	o := &c.outlets
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, sub := range o.byPattern {
+		if sub != nil {
+			sub.Unsubscribe()
+		}
+	}
+	o.byPattern, o.ended = nil, true
+}
+
+// forward is the handler that sends events to the peer. That it was not read in time is
+// not the business of who emits.
+func (c *conn) forward(ctx context.Context, e pubsub.Event) (any, error) {
+	if c.endpoint.bus.IsInternal(e.Name()) && (!c.endpoint.cfg.Events.ServiceEvents || !strings.HasPrefix(e.Name(), "service:")) {
+		return nil, nil
+	}
+	p, ok := e.Payload().(encodable)
+	if !ok {
+		args, err := e.Args()
+		if err != nil {
+			return nil, err
+		}
+		p = &argsPayload{args: args}
+	}
+	event, err := p.event(c.endpoint, e.Name())
+	if err != nil {
+		return nil, err
+	}
+	defer event.Release()
+	cfg := &c.endpoint.cfg.Events
+	err = c.session.SendEvent(ctx, event, cfg.overflow(), cfg.patience())
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return nil, err
+	}
+	return nil, nil
+}
+
+// runSubscribe and runUnsubscribe serve the tasks of that name (protocol section 9.1).
+func (e *Endpoint) runSubscribe(ctx context.Context, event codec.Raw) error {
+	if c, pattern, ok := subscriberOf(ctx, event); ok {
+		return c.subscribe(ctx, pattern)
+	}
+	return nil
+}
+
+func (e *Endpoint) runUnsubscribe(ctx context.Context, event codec.Raw) {
+	if c, pattern, ok := subscriberOf(ctx, event); ok {
+		c.unsubscribe(pattern)
+	}
+}
+
+// subscriberOf reports whether event names events, and for which connection.
+func subscriberOf(ctx context.Context, event codec.Raw) (c *conn, pattern string, ok bool) {
+	c = connFrom(ctx)
+	ok = c != nil && event.Unmarshal(&pattern) == nil && len(pattern) <= maxEventName
+	return c, pattern, ok
+}
