@@ -15,19 +15,15 @@ type held map[string]int
 // counters are the fields that count what is under way.
 var counters = []string{"live", "inflight", "inflightBytes", "offline"}
 
+// offered are the fields of what a node offers, which is none of its peers' doing.
+var offered = []string{"services", "tasks", "listeners"}
+
 // heldBy looks at all that can be reached from v within this module, and at contexts.
-// Nothing may move meanwhile.
+// Nothing may move meanwhile, nor later without a word of the caller: it takes no locks.
 func heldBy(v any) held {
 	h := make(held)
 	h.walk(reflect.ValueOf(v), "", make(map[any]bool))
 	return h
-}
-
-// beyond returns what h has more than another.
-func (h held) beyond(other held) held {
-	more := maps.Clone(h)
-	maps.DeleteFunc(more, func(path string, n int) bool { return n <= other[path] })
-	return more
 }
 
 // String lists what there is.
@@ -48,8 +44,9 @@ func (h held) walk(v reflect.Value, path string, seen map[any]bool) {
 	case reflect.Interface:
 		h.walk(v.Elem(), path, seen)
 	case reflect.Pointer:
-		if isOurs(v.Type().Elem()) && !v.IsNil() && !seen[v.Pointer()] {
-			seen[v.Pointer()] = true
+		// A struct and its first field have one address.
+		if key := [2]any{v.Pointer(), v.Type()}; isOurs(v.Type().Elem()) && !v.IsNil() && !seen[key] {
+			seen[key] = true
 			h.walk(v.Elem(), path, seen)
 		}
 	case reflect.Struct:
@@ -67,9 +64,11 @@ func (h held) walkStruct(v reflect.Value, path string, seen map[any]bool) {
 	case isOurs(v.Type()):
 		for i := range v.NumField() {
 			field, name := v.Field(i), v.Type().Field(i).Name
-			if slices.Contains(counters, name) {
+			switch {
+			case slices.Contains(offered, name):
+			case slices.Contains(counters, name):
 				h[path+"."+name] += int(number(field))
-			} else {
+			default:
 				h.walk(field, path+"."+name, seen)
 			}
 		}
@@ -86,13 +85,4 @@ func number(v reflect.Value) int64 {
 
 func isOurs(t reflect.Type) bool {
 	return strings.HasPrefix(t.PkgPath(), modulePath) || t.PkgPath() == "context"
-}
-
-// atLeast returns h with the larger of its numbers and those of another.
-func (h held) atLeast(other held) held {
-	most := maps.Clone(h)
-	for path, n := range other {
-		most[path] = max(most[path], n)
-	}
-	return most
 }

@@ -787,3 +787,50 @@ func TestGoAwayWindow(t *testing.T) {
 		}
 	})
 }
+
+// brokenConn is a connection whose writes, once it is broken, wait and then fail.
+type brokenConn struct {
+	net.Conn
+	broken  atomic.Bool
+	release chan struct{} // closed when they are to fail
+}
+
+func (c *brokenConn) Write(p []byte) (int, error) {
+	if c.broken.Load() {
+		<-c.release
+		return 0, syscall.EPIPE
+	}
+	return c.Conn.Write(p)
+}
+
+// TestNothingIsSentAfterAFailedWrite checks that requests which wait behind a write that
+// fails are known not to have been sent.
+func TestNothingIsSentAfterAFailedWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStation(t, netron.Config{})
+		c := &brokenConn{release: make(chan struct{})}
+		p, err := newNode(t, netron.Config{MaxReconnectAttempts: -1}).Dial(t.Context(), "server:1", netron.DialNet(func(ctx context.Context, network, addr string) (_ net.Conn, err error) {
+			c.Conn, err = s.dial(ctx, network, addr)
+			return c, err
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		stub, err := p.Service(t.Context(), "counter")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.broken.Store(true)
+		first := stub.Go(t.Context(), "add", nil, 1, 2)
+		synctest.Wait()
+		second := stub.Go(t.Context(), "add", nil, 1, 2)
+		synctest.Wait()
+		close(c.release)
+		if sent, known := netron.WasSent(first.Wait(t.Context())); !sent || !known {
+			t.Errorf("the request being written: %v, sent %t", first.Wait(t.Context()), sent)
+		}
+		if sent, known := netron.WasSent(second.Wait(t.Context())); sent || !known {
+			t.Errorf("the request behind it: %v, sent %t", second.Wait(t.Context()), sent)
+		}
+	})
+}

@@ -163,7 +163,6 @@ func (w *world) exposeNow(name string) {
 	if err := w.server.Expose(name, newDesk(&w.book, w.server.ID())); err != nil {
 		w.t.Fatalf("Expose = %v", err)
 	}
-	w.fresh[w.server] = w.fresh[w.server].atLeast(heldBy(w.server.Node))
 }
 
 var patient = setup{client: netron.Config{OfflineCalls: 3}}

@@ -39,6 +39,7 @@ type Conn struct {
 	lastBytes int64    // collected since closing began
 	noCollect bool     // Collect panicked or its share of the closing is used up
 	framed    bool     // the close frame is part of out, or written
+	broken    bool     // a write has failed: what is not collected has not been sent
 
 	// kicks counts the calls of Kick that the holder of the write role has not
 	// answered: whoever raises it from 0 gets the role, and keeps it until it

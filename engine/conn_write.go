@@ -157,7 +157,7 @@ func (c *Conn) drain(mayBlock bool) drained {
 			limit -= n
 			c.consume(n)
 			if err != nil {
-				c.out = nil
+				c.out, c.broken = nil, true
 				c.writeFailed(err)
 				return writeFailed
 			}
@@ -174,7 +174,7 @@ func (c *Conn) drain(mayBlock bool) drained {
 // fill gathers what to write next: control frames, then what Collect offers, and
 // when the connection is closing and nothing is left, the close frame.
 func (c *Conn) fill() bool {
-	if c.framed || c.dead.Load() {
+	if c.framed || c.broken || c.dead.Load() {
 		return false
 	}
 	c.out = c.outMem[:0]
