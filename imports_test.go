@@ -75,7 +75,7 @@ var layers = map[string]layer{
 	"bench":         {own: []string{anything}, deps: []string{anything}},
 	"fuzz":          {own: []string{anything}},
 	"cmd/netron": {
-		own:  []string{"", "internal/demo", "bench", "discover", "codec", "engine"}, // codec to print values, engine to serve --echo
+		own:  []string{"", "internal/demo", "bench", "discover", "codec", "engine", "pubsub"}, // codec to print values, engine to serve --echo
 		deps: []string{"github.com/spf13/pflag", "github.com/HdrHistogram/hdrhistogram-go"},
 	},
 
