@@ -11,8 +11,8 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"github.com/d-e-v-grid/netron"
-	"github.com/d-e-v-grid/netron/codec"
 	"github.com/d-e-v-grid/netron/pubsub"
+	"github.com/d-e-v-grid/netron/rpc"
 )
 
 // Events describes a run in which the server emits events and each connection of this
@@ -97,11 +97,12 @@ type subscriber struct {
 
 // take is the handler. It runs on the goroutine that reads.
 func (s *subscriber) take(_ context.Context, e pubsub.Event) (any, error) {
-	var raw codec.Raw
-	if err := e.Decode(&raw); err != nil {
-		return nil, s.fail(err)
+	p, ok := e.Payload().(rpc.EncodedArgs)
+	if !ok {
+		return nil, s.fail(fmt.Errorf("event with a payload of type %T", e.Payload()))
 	}
-	if len(raw) < eventHeader {
+	raw, _ := p.Encoded()
+	if len(raw) < s.events.Payload {
 		return nil, s.fail(fmt.Errorf("event of %d bytes", len(raw)))
 	}
 	payload := raw[len(raw)-s.events.Payload:]
