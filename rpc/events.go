@@ -23,6 +23,12 @@ type EventConfig struct {
 	// request. An error is the answer. It should not block. Nil allows all.
 	Allow func(ctx context.Context, pattern string) error
 
+	// Receive is the handler of all events that peers send, besides those that were
+	// subscribed to at the peer: for a hub, to which peers send without being asked. It is
+	// called on the goroutine that reads from the peer, and must not block; ctx is as for
+	// [SubscribeInline]. Nil means that only subscriptions get events.
+	Receive pubsub.Handler
+
 	// MaxSubscriptions limits the patterns that one connection subscribes to. Default
 	// 1,000, negative means none.
 	MaxSubscriptions int

@@ -95,7 +95,7 @@ func (p *Peer) Subscribe(ctx context.Context, pattern string, handler pubsub.Han
 	s := &PeerSubscription{inbox: in, pattern: pattern}
 	run, cancel := context.WithCancel(&peerValues{Context: p.endpoint.ctx, peer: p})
 	s.cancel = cancel
-	guarded := in.guard(handler)
+	guarded := p.endpoint.guard(handler)
 	if o.inline {
 		s.sub, err = in.bus.Subscribe(pattern, guarded, pubsub.Inline())
 	} else if s.reader, err = in.bus.Reader(pattern, o.reader...); err == nil {
@@ -257,8 +257,8 @@ func (in *inbox) end() {
 }
 
 // guard keeps what goes wrong in a handler to itself.
-func (in *inbox) guard(handler pubsub.Handler) pubsub.Handler {
-	log := in.peer.endpoint.cfg.logger()
+func (e *Endpoint) guard(handler pubsub.Handler) pubsub.Handler {
+	log := e.cfg.logger()
 	return func(ctx context.Context, e pubsub.Event) (_ any, _ error) {
 		defer func() {
 			if v := recover(); v != nil {
@@ -472,18 +472,25 @@ func (e *Endpoint) invokeEmit(ctx context.Context, args []byte, n int, lim codec
 // deliver hands an event with n encoded arguments to the handlers for the peer. It runs on
 // the read owner.
 func (c *conn) deliver(name, args []byte, n int) {
-	in := c.peer.inbox.Load()
-	if in == nil || len(name) > maxEventName {
+	in, receive := c.peer.inbox.Load(), c.endpoint.receive
+	if in == nil && receive == nil || len(name) > maxEventName {
 		return
 	}
 	if string(name) != c.lastEvent {
 		c.lastEvent = string(name)
 	}
-	if !in.bus.HasHandlers(c.lastEvent) {
-		return
+	if wanted := in != nil && in.bus.HasHandlers(c.lastEvent); !wanted {
+		if in = nil; receive == nil {
+			return
+		}
 	}
 	e := pubsub.NewEvent(c.lastEvent, c.received.keep(args, n, &c.endpoint.cfg.Limits))
-	_, _ = in.emitter.EmitEvent(c.ownerCtx, pubsub.OpSerial, e) // handlers have logged their errors
+	if receive != nil {
+		_, _ = receive(c.ownerCtx, e) // it has logged its error
+	}
+	if in != nil {
+		_, _ = in.emitter.EmitEvent(c.ownerCtx, pubsub.OpSerial, e) // likewise
+	}
 }
 
 // arrivals is memory for the events that have come over a connection. It belongs to the

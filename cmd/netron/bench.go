@@ -214,6 +214,9 @@ func (b *benchFlags) benchEvents(ctx context.Context, run bench.Events) (result 
 // promisedCalls is the promised rate of calls per second, with a p99 below 2 ms.
 const promisedCalls = 50_000
 
+// promisedEvents is the promised rate of events per second, with a p99 below 1 ms.
+const promisedEvents = 100_000
+
 // row is a line of the table: a workload with what was promised and what is aimed
 // at.
 type row struct {
@@ -230,6 +233,10 @@ func benchTable(ctx context.Context, e *env, b *benchFlags) error {
 		r.Duration = b.duration
 		return row{name, func(ctx context.Context) (*bench.Result, error) { return b.benchRPC(ctx, r) }, promised, aim, 2000}
 	}
+	eventsRow := func(name string, run bench.Events, promised, aim float64) row {
+		run.Duration = b.duration
+		return row{name, func(ctx context.Context) (*bench.Result, error) { return b.benchEvents(ctx, run) }, promised, aim, 1000}
+	}
 	rows := []row{
 		rpcRow("rpc, on schedule at 50,000/s", bench.RPC{Rate: promisedCalls}, promisedCalls, promisedCalls),
 		rpcRow("rpc, 1 connection, 64 in flight", bench.RPC{Inflight: 64}, promisedCalls, 500_000),
@@ -245,6 +252,10 @@ func benchTable(ctx context.Context, e *env, b *benchFlags) error {
 		rpcRow("rpc, 8 connections, 64 in flight", bench.RPC{Conns: 8, Inflight: 64}, 0, 800_000),
 		rpcRow("rpc, 64 connections, 8 in flight", bench.RPC{Conns: 64, Inflight: 8}, 0, 400_000),
 		rpcRow("rpc, echo of 1 KiB, 64 in flight", bench.RPC{Inflight: 64, Payload: 1024}, 0, 400_000),
+		eventsRow("events, on schedule at 100,000/s", bench.Events{Rate: promisedEvents}, promisedEvents, promisedEvents),
+		eventsRow("events, 1 subscriber", bench.Events{}, promisedEvents, 2_500_000),
+		eventsRow("events, 10 subscribers", bench.Events{Subscribers: 10}, promisedEvents, 5_000_000),
+		eventsRow("events, 100 subs, 2,000 events/s", bench.Events{Subscribers: 100, Rate: 2000}, 0, 200_000),
 		{"ping-pong over plain TCP", func(ctx context.Context) (*bench.Result, error) { return benchPingPong(ctx, b.duration) }, 0, 0, 0},
 		rpcRow("rpc, 1 connection, 1 in flight", bench.RPC{Inflight: 1}, 0, 0),
 	}

@@ -59,7 +59,7 @@ func runServe(ctx context.Context, e *env, args []string) error {
 	}
 	node, err := netron.New(netron.Config{
 		Addr: *listen, TLS: config, AllowedOrigins: *origins, Driver: driver, Pollers: *pollers,
-		Events: netron.EventConfig{WhenFull: policy, ServiceEvents: true},
+		Events: netron.EventConfig{WhenFull: policy, ServiceEvents: true, Receive: relay},
 	})
 	if err != nil {
 		return err
