@@ -22,6 +22,8 @@ import (
 // ErrClosed is returned for work with a node that has been shut down.
 var ErrClosed = errors.New("netron: node closed")
 
+var errServing = errors.New("netron: the node is serving already")
+
 // Headers of an upgrade request (protocol section 2.2).
 const (
 	headerID      = "X-Netron-Id"
@@ -47,7 +49,7 @@ type Node struct {
 	dialled  map[*engine.Conn]struct{}     // guarded by mu
 	closing  bool                          // guarded by mu
 	atEnd    []func(context.Context) error // of OnShutdown; guarded by mu
-	wg       sync.WaitGroup                // dials under way
+	wg       sync.WaitGroup                // dials under way, and what Start started
 	ended    chan struct{}                 // closed when the node has ended
 	endOnce  sync.Once
 }
@@ -196,7 +198,7 @@ func (n *Node) Serve(ctx context.Context) error {
 	n.serving = true
 	n.mu.Unlock()
 	if again {
-		return errors.New("netron: Serve called twice")
+		return errServing
 	}
 	err := n.ServeListener(ctx, ln)
 	if err != nil && !errors.Is(err, ErrClosed) {
@@ -205,6 +207,31 @@ func (n *Node) Serve(ctx context.Context) error {
 		n.mu.Unlock()
 	}
 	return err
+}
+
+// Start is [Node.Serve] in the background: it returns when connections are accepted, and
+// serves until [Node.Shutdown] or [Node.Close], one of which the caller calls in the end. A
+// listener that breaks later is logged.
+func (n *Node) Start() error {
+	if err := n.Listen(); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch {
+	case n.closing:
+		return ErrClosed
+	case n.serving:
+		return errServing
+	}
+	n.serving = true
+	ln := n.listener
+	n.wg.Go(func() {
+		if err := n.server.Serve(ln); !errors.Is(err, engine.ErrServerClosed) {
+			n.cfg.logger().Error("netron: the listener has failed", "err", err)
+		}
+	})
+	return nil
 }
 
 // ServeListener is [Node.Serve] with a listener of the caller's choice, which it

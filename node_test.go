@@ -271,6 +271,36 @@ func TestDialErrors(t *testing.T) {
 	}
 }
 
+// TestStart checks that a node serves in the background until it is ended.
+func TestStart(t *testing.T) {
+	n := newNode(t, netron.Config{Addr: "127.0.0.1:0"})
+	if err := demo.Expose(n); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Start(); err == nil {
+		t.Error("a second Start succeeds")
+	}
+	if err := n.Serve(t.Context()); err == nil || errors.Is(err, netron.ErrClosed) {
+		t.Errorf("Serve after Start = %v", err)
+	}
+	query(t, dial(t, n.Addr()))
+	if err := n.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := newNode(t, netron.Config{}).Dial(t.Context(), n.Addr()); err == nil {
+		t.Error("the node accepts connections after its end")
+	}
+	if err := n.Start(); !errors.Is(err, netron.ErrClosed) {
+		t.Errorf("Start after the end = %v", err)
+	}
+	if err := newNode(t, netron.Config{}).Start(); err == nil {
+		t.Error("Start without an address succeeds")
+	}
+}
+
 func TestShutdown(t *testing.T) {
 	server, url := serve(t, netron.Config{})
 	p := dial(t, url, netron.DialReconnect(0, -1))

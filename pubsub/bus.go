@@ -16,7 +16,7 @@ import (
 type Bus struct {
 	cfg      Config
 	log      *slog.Logger
-	internal map[string]bool
+	internal []string // names
 	root     node
 	routes   atomic.Pointer[cache] // nil before the first emission
 	chain    atomic.Pointer[chain] // nil without middleware
@@ -48,20 +48,19 @@ func New(cfg Config) (*Bus, error) {
 // NewPrivileged returns a bus, and the emitter that may emit its internal events.
 func NewPrivileged(cfg Config) (*Bus, Emitter, error) {
 	b := &Bus{
-		cfg:      cfg,
-		log:      cfg.logger(),
-		internal: make(map[string]bool),
-		drained:  make(chan struct{}),
-		readers:  make(map[*Subscription]bool),
+		cfg:     cfg,
+		log:     cfg.logger(),
+		drained: make(chan struct{}),
+		readers: make(map[*Subscription]bool),
 	}
 	for _, name := range internalNames {
-		b.internal[name] = true
+		b.internal = append(b.internal, name)
 	}
 	for _, name := range cfg.Internal {
 		if err := checkName(name, cfg.maxNameBytes(), cfg.maxSegments()); err != nil {
 			return nil, Emitter{}, err
 		}
-		b.internal[name] = true
+		b.internal = append(b.internal, name)
 	}
 	e := b.emitter()
 	e.privileged = true
@@ -213,16 +212,11 @@ func (b *Bus) Lose(name string, n uint64) {
 }
 
 // IsInternal reports whether only the emitter of [NewPrivileged] may emit the name.
-func (b *Bus) IsInternal(name string) bool { return b.internal[name] }
+func (b *Bus) IsInternal(name string) bool { return slices.Contains(b.internal, name) }
 
 // MatchesInternal reports whether a pattern may match internal events.
 func (b *Bus) MatchesInternal(pattern string) bool {
-	for name := range b.internal {
-		if matches(pattern, name, true) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(b.internal, func(name string) bool { return matches(pattern, name, true) })
 }
 
 // route returns the handlers of a name.
@@ -259,7 +253,7 @@ func (b *Bus) makeCache() *cache {
 
 // find looks up the handlers of a name in the trie.
 func (b *Bus) find(name string) *route {
-	r := &route{generation: b.generation.Load(), internal: b.internal[name], inline: true}
+	r := &route{generation: b.generation.Load(), internal: b.IsInternal(name), inline: true}
 	var sets [8]*tree
 	matched := b.root.match(sets[:0], name, r.internal)
 	for _, t := range matched {
