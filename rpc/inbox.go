@@ -421,7 +421,7 @@ func (c *conn) resubscribe(ctx context.Context) error {
 // event is told on the read owner of an EVENT packet (protocol section 12.4). A malformed
 // one is dropped.
 func (c *conn) event(_ *mux.Session, payload []byte) {
-	if admit := c.endpoint.cfg.Admit; admit != nil && !c.peer.connector && admit(c.peer) != nil {
+	if !c.peer.isAdmitted() {
 		return
 	}
 	d := codec.NewDecoder(payload, c.endpoint.cfg.Limits)
@@ -480,6 +480,9 @@ func (c *conn) deliver(name, args []byte, n int) {
 		c.lastEvent = string(name)
 	}
 	if !in.bus.HasHandlers(c.lastEvent) {
+		return
+	}
+	if d := codec.NewDecoder(args, c.endpoint.cfg.Limits); finishArguments(&d, n) != nil {
 		return
 	}
 	e := pubsub.NewEvent(c.lastEvent, c.received.keep(args, n, c.endpoint.cfg.Limits))
