@@ -90,13 +90,19 @@ func (e *Endpoint) Bus() *pubsub.Bus { return e.bus }
 // Broadcast sends an event to all connected peers, whether they have subscribed to it or
 // not. Peers that have no handler for it drop it. It does not wait for them; Config.Events
 // says what becomes of an event for which there is no room.
+//
+// Peers that have yet to prove who they are, see Config.Admit, do not get it. A name of the
+// endpoint's own events is an error of code [PermissionDenied].
 func (e *Endpoint) Broadcast(ctx context.Context, name string, args ...any) error {
-	event, err := e.encodeEvent(name, args)
+	event, err := e.newEvent(name, args)
 	if err != nil {
 		return err
 	}
 	defer event.Release()
 	for _, p := range e.Peers() {
+		if !p.isAdmitted() {
+			continue
+		}
 		if err := p.sendEvent(ctx, event); ctx.Err() != nil {
 			return err
 		}
@@ -106,11 +112,13 @@ func (e *Endpoint) Broadcast(ctx context.Context, name string, args ...any) erro
 
 // Emit sends an event to the peer, whether it has subscribed to it or not. It does not
 // wait until the peer has it. An error says that it was not sent: of code
-// [ResourceExhausted] if there was no room, or [Unavailable].
+// [ResourceExhausted] if there was no room or it is too large, [Unavailable],
+// [InvalidArgument] if it has no encoding, or [PermissionDenied] for the names of the
+// endpoint's own events.
 //
 // Events come in the order in which one goroutine emits them, at most once.
 func (p *Peer) Emit(ctx context.Context, name string, args ...any) error {
-	event, err := p.endpoint.encodeEvent(name, args)
+	event, err := p.endpoint.newEvent(name, args)
 	if err != nil {
 		return err
 	}
@@ -126,6 +134,20 @@ func (p *Peer) Emit(ctx context.Context, name string, args ...any) error {
 func (p *Peer) sendEvent(ctx context.Context, event *mux.Event) error {
 	cfg := &p.endpoint.cfg.Events
 	return p.link().SendEvent(ctx, event, cfg.overflow(), cfg.patience())
+}
+
+// isAdmitted reports whether the peer has proved who it is, if it has to.
+func (p *Peer) isAdmitted() bool {
+	admit := p.endpoint.cfg.Admit
+	return admit == nil || p.connector || admit(p) == nil
+}
+
+// newEvent is encodeEvent for events that are none of the endpoint's own.
+func (e *Endpoint) newEvent(name string, args []any) (*mux.Event, error) {
+	if e.bus.IsInternal(name) {
+		return nil, Errorf(PermissionDenied, "rpc: emit %s: only the node emits it", name)
+	}
+	return e.encodeEvent(name, args)
 }
 
 // encodeEvent returns an event with one reference.
@@ -262,7 +284,7 @@ func (c *conn) subscribe(ctx context.Context, pattern string) error {
 	var sub *pubsub.Subscription
 	if c.mayMatch(pattern) {
 		var err error
-		if sub, err = e.bus.Subscribe(pattern, c.forward, pubsub.Inline(), pubsub.WithPayload(), pubsub.Distinct(c)); err != nil {
+		if sub, err = e.bus.Subscribe(pattern, c.forward, pubsub.Inline(), pubsub.Silent(), pubsub.WithPayload(), pubsub.Distinct(c)); err != nil {
 			return asError(err)
 		}
 	}
