@@ -190,7 +190,7 @@ func TestEmissionForPeers(t *testing.T) {
 		if err := pubsub.NewTopic[point]("topic").Emit(t.Context(), bus, point{X: 1}); err != nil {
 			t.Error(err)
 		}
-		w.wants("of a topic", "event [topic map[X:1 Y:0]]")
+		w.wants("of a topic", "event [topic map[x:1 y:0]]")
 		for name, emit := range map[string]func(context.Context, string, ...any) ([]any, error){
 			"parallel": bus.EmitParallel, "serial": bus.EmitSerial,
 		} {
