@@ -49,6 +49,9 @@ func TestAuthAtTheHandshake(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret") {
 				t.Errorf("Dial with token %q = %v, want close code %s", token, err, want)
 			}
+			if code := netron.CodeOf(err); (code == netron.Unauthenticated) != (want == "1008") {
+				t.Errorf("Dial with token %q: code %v", token, code)
+			}
 		}
 	}
 }

@@ -3,6 +3,7 @@ package netron
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"github.com/d-e-v-grid/netron/engine"
 	"github.com/d-e-v-grid/netron/mux"
 	"github.com/d-e-v-grid/netron/rpc"
+	"github.com/d-e-v-grid/netron/rpc/auth"
 )
 
 // DialOption changes one [Node.Dial].
@@ -73,7 +75,9 @@ func DialAlso(urls ...string) DialOption {
 // with an error of code [Unavailable], as do those made until it is back, unless their
 // context says otherwise, see [Idempotent] and Config.OfflineCalls. Stubs stay good.
 //
-// If it cannot be connected to now Dial returns the error, and does not try again. ctx and
+// If it cannot be connected to now Dial returns the error, and does not try again. Its code
+// is [Unavailable], or [Unauthenticated] for a token that is refused, or that which belongs
+// to the HTTP status of a refused upgrade. ctx and
 // Config.ConnectTimeout limit this alone. A dial under way when the node is closed returns
 // an error wrapping [ErrClosed].
 func (n *Node) Dial(ctx context.Context, url string, opts ...DialOption) (*Peer, error) {
@@ -171,7 +175,43 @@ func (n *Node) dialError(url string, err error) error {
 	if n.ctx.Err() != nil {
 		err = ErrClosed
 	}
-	return fmt.Errorf("netron: dial %s: %w", url, err)
+	return &dialError{url: url, err: err}
+}
+
+// dialError is why a dial failed.
+type dialError struct {
+	url string
+	err error
+}
+
+func (e *dialError) Error() string { return fmt.Sprintf("netron: dial %s: %v", e.url, e.err) }
+
+func (e *dialError) Unwrap() error { return e.err }
+
+// NetronCode is what [CodeOf] returns: [Unavailable] unless the peer, or ctx, has said more.
+func (e *dialError) NetronCode() Code {
+	if refused, ok := errors.AsType[*engine.HandshakeError](e.err); ok {
+		switch refused.Status {
+		case http.StatusUnauthorized:
+			return Unauthenticated
+		case http.StatusForbidden:
+			return PermissionDenied
+		case http.StatusNotFound:
+			return NotFound
+		case http.StatusTooManyRequests:
+			return ResourceExhausted
+		}
+	}
+	if closed, ok := errors.AsType[*engine.CloseError](e.err); ok && closed.Code == engine.ClosePolicy && closed.Reason == auth.Refused {
+		return Unauthenticated
+	}
+	switch {
+	case errors.Is(e.err, context.DeadlineExceeded):
+		return DeadlineExceeded
+	case errors.Is(e.err, context.Canceled):
+		return Canceled
+	}
+	return Unavailable
 }
 
 // dialContext returns the context of one dial: it ends with ctx, with the limit

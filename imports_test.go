@@ -75,7 +75,7 @@ var layers = map[string]layer{
 	"bench":         {own: []string{anything}, deps: []string{anything}},
 	"fuzz":          {own: []string{anything}},
 	"cmd/netron": {
-		own:  []string{"", "internal/demo", "bench", "discover", "codec", "engine"}, // codec to print values, engine to serve --echo
+		own:  []string{"", "internal/demo", "bench", "discover", "codec", "engine", "pubsub"}, // codec to print values, engine to serve --echo
 		deps: []string{"github.com/spf13/pflag", "github.com/HdrHistogram/hdrhistogram-go"},
 	},
 
@@ -180,7 +180,7 @@ func TestImportRules(t *testing.T) {
 		{"netrontest", modulePath + "/engine", false, false},
 		{"netrontest", modulePath + "/engine", true, true},
 		{"pubsub", modulePath + "/rpc", false, false},
-		{"rpc", modulePath + "/pubsub", false, false},
+		{"rpc", modulePath + "/pubsub/redisbus", false, false},
 	} {
 		if reason := layers[tc.pkg].refuses(tc.imported, tc.isTest); (reason == "") != tc.want {
 			t.Errorf("%q imports %q, test %t: got refusal %q, want allowed %t", tc.pkg, tc.imported, tc.isTest, reason, tc.want)

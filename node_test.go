@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -242,6 +243,21 @@ func TestDialErrors(t *testing.T) {
 	start := time.Now()
 	if _, err := n.Dial(t.Context(), silent.Addr().String()); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Dial of a silent listener = %v after %v, want the time limit", err, time.Since(start))
+	}
+	refusing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		status, _ := strconv.Atoi(strings.TrimPrefix(r.URL.Path, "/"))
+		w.WriteHeader(status)
+	}))
+	defer refusing.Close()
+	for path, want := range map[string]netron.Code{
+		"/401": netron.Unauthenticated, "/403": netron.PermissionDenied, "/404": netron.NotFound, "/429": netron.ResourceExhausted, "/503": netron.Unavailable, "/200": netron.Unavailable,
+	} {
+		if _, err := n.Dial(t.Context(), strings.Replace(refusing.URL, "http", "ws", 1)+path); netron.CodeOf(err) != want {
+			t.Errorf("Dial of what answers %s = %v, code %v, want %v", path, err, netron.CodeOf(err), want)
+		}
+	}
+	if _, err := n.Dial(t.Context(), "127.0.0.1:1"); netron.CodeOf(err) != netron.Unavailable {
+		t.Errorf("Dial of nobody: code %v", netron.CodeOf(err))
 	}
 	for _, url := range []string{"", "http://127.0.0.1:1", "ws://", "ws://127.0.0.1:1", "://"} {
 		if _, err := n.Dial(t.Context(), url); err == nil {

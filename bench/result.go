@@ -32,6 +32,10 @@ func (r *Result) String() string {
 		return fmt.Sprintf("idle: %s conns, dialled at %s/s: server %.1f KiB each (%.1f before garbage was given back), %.3f cores while idle, RSS %.0f MB",
 			Count(float64(r.Conns)), Count(r.OpsPerS), r.KiBPerConn, r.KiBUncleaned, r.IdleCPU, r.SrvRSSMB)
 	}
+	if r.Workload == "events" {
+		return fmt.Sprintf("events: %d bytes to %d subscribers: %s deliveries/s, p50 %.0f us, p99 %.0f us, p99.9 %.0f us, CPU s per million: client %.2f, server %.2f, %.1f allocs/op of the client, server RSS %.0f MB",
+			r.Payload, r.Conns, Count(r.OpsPerS), r.P50us, r.P99us, r.P999us, r.ClientCPU, r.ServerCPU, r.AllocsPer, r.SrvRSSMB)
+	}
 	s := fmt.Sprintf("%s: %d conns x %d in flight", r.Workload, r.Conns, r.Inflight)
 	if r.Payload > 0 {
 		s += fmt.Sprintf(", %d bytes", r.Payload)

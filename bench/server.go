@@ -38,6 +38,9 @@ func Expose(n *netron.Node) error {
 	if err := n.AddTask(taskFreeMemory, func(context.Context) { debug.FreeOSMemory() }); err != nil {
 		return err
 	}
+	if err := n.AddTask(taskPublish, runPublish, netron.TaskLimit(-1)); err != nil {
+		return err
+	}
 	for _, name := range []string{"bench", "benchinline"} {
 		s := netron.NewService(name, "1.0.0")
 		rpc.Handle(s, "add", func(_ context.Context, a *addArgs) (float64, error) { return a.A + a.B, nil })

@@ -8,55 +8,27 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/d-e-v-grid/netron/internal/buf"
 	"github.com/d-e-v-grid/netron/internal/wire"
 )
 
-// Event is an event in its encoded form, made once for all sessions that send it. It
-// is counted: whoever made it holds one reference, each queue that it waits in another,
-// and its memory is used anew after the last.
+// Event is an event in its encoded form, made once for all sessions that send it. It is
+// never changed, and belongs to the garbage collector.
 type Event struct {
 	name    string
-	payload *buf.Buf // of an EVENT: the array of name and arguments
-	head    int      // bytes of the array's header
-	task    [12]byte // what stands in place of the header in the task emit
-	taskLen int
-	refs    atomic.Int32
+	payload []byte   // of an EVENT: the array of name and arguments
+	task    [12]byte // what stands in place of the array's header in the task emit
+	taskLen uint8
+	head    uint8 // bytes of the header
 }
 
-var pooledEvents = sync.Pool{New: func() any { return new(Event) }}
-
-// NewEvent returns an event with one reference. It takes payload, the encoded array of
-// name and arguments. The first head bytes of it are the header; with task, of at most 12
-// bytes, in their place it is the payload of the task emit.
-func NewEvent(name string, payload *buf.Buf, head int, task []byte) *Event {
-	e, _ := pooledEvents.Get().(*Event)
-	e.name, e.payload, e.head = name, payload, head
-	e.taskLen = copy(e.task[:], task)
-	e.refs.Store(1)
+// MakeEvent returns an event with a payload, the encoded array of name and arguments,
+// which it takes. The first head bytes of it are the header; with task, of at most 12 bytes,
+// in their place it is the payload of the task emit.
+func MakeEvent(name string, payload []byte, head int, task []byte) Event {
+	e := Event{name: name, payload: payload, head: uint8(head)}
+	e.taskLen = uint8(copy(e.task[:], task))
 	return e
 }
-
-// Retain adds a reference.
-func (e *Event) Retain() { e.refs.Add(1) }
-
-// Release gives a reference back.
-func (e *Event) Release() {
-	switch left := e.refs.Add(-1); {
-	case left < 0:
-		panic("BUG: event released twice")
-	case left == 0:
-		e.payload.Release()
-		e.name, e.payload = "", nil
-		pooledEvents.Put(e)
-	}
-}
-
-// Payload returns the encoded array of name and arguments. It lends as long as the caller
-// has a reference.
-func (e *Event) Payload() []byte { return e.payload.B }
-
-func (e *Event) size() int { return len(e.payload.B) }
 
 // Overflow says what becomes of an event when a session has no room for it, since the
 // peer does not read fast enough.
@@ -139,8 +111,7 @@ type loss struct {
 func (s *Session) CanEvent() bool { return s.canEvent.Load() }
 
 // SendEvent queues an event: as EVENT if the peer negotiated that, else as the task emit,
-// whose answer nobody waits for. The session takes a reference of its own. If there is no
-// room o decides; Block waits for at most patience and not beyond ctx, and not at all on
+// whose answer nobody waits for. If there is no room o decides; Block waits for at most patience and not beyond ctx, and not at all on
 // a read owner. The error is [ErrDropped], or the end of the session, or of ctx.
 //
 // Protocol sections 9.2 and 12.4.
@@ -180,10 +151,9 @@ func (s *Session) SendEvent(ctx context.Context, e *Event, o Overflow, patience 
 			box.mu.Unlock()
 			return ErrDropped
 		}
-		e.Retain()
 		box.queue = append(box.queue, outEvent{event: e})
 		box.count++
-		box.bytes += e.size()
+		box.bytes += len(e.payload)
 		wake := !box.active
 		box.active = true
 		box.mu.Unlock()
@@ -196,7 +166,7 @@ func (s *Session) SendEvent(ctx context.Context, e *Event, o Overflow, patience 
 
 // hasRoom reports whether the event fits. A single one always does. mu is held.
 func (o *outbox) hasRoom(c *Config, e *Event) bool {
-	return o.count == 0 || o.count < c.maxEvents() && o.bytes+e.size() <= c.maxEventBytes()
+	return o.count == 0 || o.count < c.maxEvents() && o.bytes+len(e.payload) <= c.maxEventBytes()
 }
 
 func (o *outbox) roomLocked() chan struct{} {
@@ -238,9 +208,8 @@ func (o *outbox) dropOldest() bool {
 	e := o.queue[at].event
 	lost = add(lost, e.name, 1)
 	o.count--
-	o.bytes -= e.size()
+	o.bytes -= len(e.payload)
 	o.dropped.Add(1)
-	e.Release()
 	clear(o.queue[o.head:at])
 	o.queue[at] = outEvent{lost: lost}
 	o.head = at
@@ -308,9 +277,9 @@ func (o *outbox) take(limit int) {
 		o.head++
 		o.taken = append(o.taken, e)
 		if e.event != nil {
-			size += e.event.size() + eventRoom
+			size += len(e.event.payload) + eventRoom
 			o.count--
-			o.bytes -= e.event.size()
+			o.bytes -= len(e.event.payload)
 		}
 	}
 	if o.head == len(o.queue) {
@@ -344,7 +313,7 @@ func (s *Session) collectEvents(o *outbox, limit int) (size int) {
 			}
 			continue
 		}
-		b := e.event.payload.B
+		b := e.event.payload
 		out := s.room(size, len(b)+eventRoom)
 		start := len(out.B)
 		out.B = s.link.BeginFrame(out.B)
@@ -356,7 +325,6 @@ func (s *Session) collectEvents(o *outbox, limit int) (size int) {
 			b = b[e.event.head:]
 		}
 		out.B = s.link.EndFrame(append(out.B, b...), start, false)
-		e.event.Release()
 		size = len(out.B)
 	}
 	o.sent.Add(uint64(len(o.taken)))
@@ -386,7 +354,6 @@ func (o *outbox) close() {
 	for _, e := range o.queue[o.head:] {
 		if e.event != nil {
 			o.dropped.Add(1)
-			e.event.Release()
 		}
 	}
 	o.queue, o.head, o.count, o.bytes = nil, 0, 0, 0

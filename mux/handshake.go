@@ -137,7 +137,7 @@ func (h *handshake) finish() bool {
 // fail ends the handshake with an error.
 func (h *handshake) fail(err error) {
 	if h.finish() {
-		h.err = errors.Join(ErrHandshake, err)
+		h.err = fmt.Errorf("%w: %w", ErrHandshake, err)
 		close(h.readyc)
 	}
 }

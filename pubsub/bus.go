@@ -215,6 +215,16 @@ func (b *Bus) Lose(name string, n uint64) {
 // IsInternal reports whether only the emitter of [NewPrivileged] may emit the name.
 func (b *Bus) IsInternal(name string) bool { return b.internal[name] }
 
+// MatchesInternal reports whether a pattern may match internal events.
+func (b *Bus) MatchesInternal(pattern string) bool {
+	for name := range b.internal {
+		if matches(pattern, name, true) {
+			return true
+		}
+	}
+	return false
+}
+
 // route returns the handlers of a name.
 func (b *Bus) route(name string) (*route, error) {
 	c := b.routes.Load()

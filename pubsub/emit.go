@@ -231,13 +231,9 @@ func (b *Bus) deliver(ctx context.Context, r *route, c *call, e Event) (outcome,
 		return b.deliverNobody(c, e)
 	}
 	if r.payload {
-		var made bool
 		var err error
-		if e, made, err = b.withPayload(e); err != nil {
+		if e, err = b.withPayload(e); err != nil {
 			return outcome{}, err
-		}
-		if t, ok := e.payload.(Transient); ok && made && r.inline {
-			defer t.Emitted()
 		}
 	}
 	// Only goroutines of the bus can be left behind.
@@ -267,21 +263,20 @@ func (b *Bus) deliverNobody(c *call, e Event) (outcome, error) {
 	return outcome{}, nil
 }
 
-// withPayload returns the event with a payload for all its handlers, and whether that was
-// made now.
-func (b *Bus) withPayload(e Event) (_ Event, made bool, err error) {
+// withPayload returns the event with a payload, made for all its handlers.
+func (b *Bus) withPayload(e Event) (Event, error) {
 	if _, isOwn := e.payload.(local); b.cfg.Payload == nil || e.payload != nil && !isOwn {
-		return e, false, nil
+		return e, nil
 	}
 	args, err := e.Args()
 	if err != nil {
-		return e, false, err
+		return e, err
 	}
 	if args == nil {
 		args = []any{}
 	}
 	e.args, e.payload = args, b.cfg.Payload(args)
-	return e, true, nil
+	return e, nil
 }
 
 // serial runs handlers one after another on this goroutine.

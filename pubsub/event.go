@@ -63,15 +63,6 @@ type Payload interface {
 	Decode(vs ...any) error
 }
 
-// Transient is a [Payload] that holds something for the time of the emission.
-type Transient interface {
-	Payload
-
-	// Emitted is called when all handlers of an emission have returned that the payload
-	// was made for by Config.Payload, if all were [Inline]. The payload stays valid.
-	Emitted()
-}
-
 // NewEvent returns an event whose arguments are decoded on demand, for
 // [Emitter.EmitEvent].
 func NewEvent(name string, payload Payload) Event { return Event{name: name, payload: payload} }

@@ -50,8 +50,9 @@ func CheckPattern(pattern string) error {
 
 // Matches reports whether a pattern matches a name. Both should be valid. It takes the
 // names of [Internal] for internal.
-func Matches(pattern, name string) bool {
-	internal := Internal(name)
+func Matches(pattern, name string) bool { return matches(pattern, name, Internal(name)) }
+
+func matches(pattern, name string, internal bool) bool {
 	if pattern == wildcard || pattern == wildRest {
 		return !internal
 	}

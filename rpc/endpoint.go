@@ -151,6 +151,7 @@ type Endpoint struct {
 	bus      *pubsub.Bus
 	emitter  pubsub.Emitter // of the bus, for internal events too
 	own      ownEvents
+	receive  pubsub.Handler               // of the events of all peers; nil for none
 	use      atomic.Pointer[[]Middleware] // for the requests of peers
 	useOut   atomic.Pointer[[]Middleware] // for calls to peers
 	workers  *mux.Workers
@@ -217,6 +218,9 @@ func NewEndpoint(cfg Config) (*Endpoint, error) {
 		return nil, fmt.Errorf("rpc: new endpoint: %w", err)
 	}
 	e.services.changed = e.tellService
+	if cfg.Events.Receive != nil {
+		e.receive = e.guard(cfg.Events.Receive)
+	}
 	return e, nil
 }
 

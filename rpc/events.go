@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/d-e-v-grid/netron/codec"
-	"github.com/d-e-v-grid/netron/internal/buf"
 	"github.com/d-e-v-grid/netron/mux"
 	"github.com/d-e-v-grid/netron/pubsub"
 )
@@ -22,6 +22,12 @@ type EventConfig struct {
 	// Allow is asked before a peer subscribes to a pattern, with the context of its
 	// request. An error is the answer. It should not block. Nil allows all.
 	Allow func(ctx context.Context, pattern string) error
+
+	// Receive is the handler of all events that peers send, besides those that were
+	// subscribed to at the peer: for a hub, to which peers send without being asked. It is
+	// called on the goroutine that reads from the peer, and must not block; ctx is as for
+	// [SubscribeInline]. Nil means that only subscriptions get events.
+	Receive pubsub.Handler
 
 	// MaxSubscriptions limits the patterns that one connection subscribes to. Default
 	// 1,000, negative means none.
@@ -98,7 +104,6 @@ func (e *Endpoint) Broadcast(ctx context.Context, name string, args ...any) erro
 	if err != nil {
 		return err
 	}
-	defer event.Release()
 	for _, p := range e.Peers() {
 		if !p.isAdmitted() {
 			continue
@@ -122,7 +127,6 @@ func (p *Peer) Emit(ctx context.Context, name string, args ...any) error {
 	if err != nil {
 		return err
 	}
-	defer event.Release()
 	if err := p.sendEvent(ctx, event); errors.Is(err, mux.ErrDropped) {
 		return &Error{Code: ResourceExhausted, Message: "event " + shown(name) + " dropped: the peer reads too slowly", cause: err}
 	} else if err != nil {
@@ -142,66 +146,122 @@ func (p *Peer) isAdmitted() bool {
 	return admit == nil || p.connector || admit(p) == nil
 }
 
-// newEvent is encodeEvent for events that are none of the endpoint's own.
+// newEvent returns an event for peers that is none of the endpoint's own.
 func (e *Endpoint) newEvent(name string, args []any) (*mux.Event, error) {
 	if e.bus.IsInternal(name) {
 		return nil, Errorf(PermissionDenied, "rpc: emit %s: only the node emits it", name)
 	}
-	return e.encodeEvent(name, args)
-}
-
-// encodeEvent returns an event with one reference.
-func (e *Endpoint) encodeEvent(name string, args []any) (*mux.Event, error) {
 	if err := e.bus.CheckName(name); err != nil {
 		return nil, asError(err)
 	}
-	return newEvent(name, len(args), e.cfg.maxMessageBytes(), func(b []byte) (_ []byte, err error) {
-		for i, arg := range args {
-			if b, err = codec.Append(b, arg); err != nil {
-				return nil, Errorf(InvalidArgument, "rpc: argument %d of event %s: %w", i+1, shown(name), err)
-			}
-		}
-		return b, nil
-	})
+	return e.encodeEvent(name, args)
 }
 
-// eventOverhead is how much the task emit adds to an event, and more.
-const eventOverhead = 64
+// encodeEvent returns an event in its encoded form. Its name has been checked.
+func (e *Endpoint) encodeEvent(name string, args []any) (*mux.Event, error) {
+	p, _ := eventPools.Get().(*eventPool)
+	defer eventPools.Put(p)
+	p.begin(name, len(args))
+	for i, arg := range args {
+		b, err := codec.Append(p.scratch, arg)
+		if err != nil {
+			return nil, Errorf(InvalidArgument, "rpc: argument %d of event %s: %w", i+1, shown(name), err)
+		}
+		p.scratch = b
+	}
+	return p.end(name, len(args), e.cfg.maxMessageBytes())
+}
 
-// newEvent encodes an event whose n arguments appendArgs appends.
-func newEvent(name string, n, limit int, appendArgs func([]byte) ([]byte, error)) (*mux.Event, error) {
-	payload := buf.Get(0)
-	b := codec.AppendArrayHeader(payload.B, 1+n)
-	head := len(b)
-	b, err := appendArgs(codec.AppendString(b, name))
-	if err == nil && len(b)+eventOverhead > limit {
-		err = Errorf(ResourceExhausted, "rpc: event %s of %d bytes, limit %d", shown(name), len(b), limit)
+// eventPool is memory for events that are emitted. It is not used anew, since nobody knows
+// how long sessions need an event; many events share it.
+type eventPool struct {
+	events  []mux.Event
+	bytes   slab
+	scratch []byte // the event that is being encoded
+	head    int    // bytes of its array's header
+}
+
+var eventPools = sync.Pool{New: func() any { return new(eventPool) }}
+
+const (
+	slabEvents = 32
+	slabBytes  = 4 << 10
+
+	// keptScratch bounds the memory that stays for encoding.
+	keptScratch = 64 << 10
+
+	// eventOverhead is how much the task emit adds to an event, and more.
+	eventOverhead = 64
+)
+
+// begin begins to encode an event with n arguments, which are to be appended to scratch.
+func (p *eventPool) begin(name string, n int) {
+	if cap(p.scratch) > keptScratch {
+		p.scratch = nil
 	}
-	if err != nil {
-		payload.Release()
-		return nil, err
+	b := codec.AppendArrayHeader(p.scratch[:0], 1+n)
+	p.head = len(b)
+	p.scratch = codec.AppendString(b, name)
+}
+
+// end returns the event.
+func (p *eventPool) end(name string, n, limit int) (*mux.Event, error) {
+	if len(p.scratch)+eventOverhead > limit {
+		return nil, Errorf(ResourceExhausted, "rpc: event %s of %d bytes, limit %d", shown(name), len(p.scratch), limit)
 	}
-	payload.B = b
+	if len(p.events) == cap(p.events) {
+		p.events = make([]mux.Event, 0, slabEvents)
+	}
 	var room [12]byte
-	return mux.NewEvent(name, payload, head, codec.AppendString(codec.AppendArrayHeader(room[:0], 2+n), taskEmit)), nil
+	task := codec.AppendString(codec.AppendArrayHeader(room[:0], 2+n), taskEmit)
+	p.events = append(p.events, mux.MakeEvent(name, p.bytes.keep(p.scratch), p.head, task))
+	return &p.events[len(p.events)-1], nil
+}
+
+// slab is memory that small pieces of bytes share.
+type slab []byte
+
+// keep returns a copy of b.
+func (s *slab) keep(b []byte) []byte {
+	if len(b) > slabBytes/4 {
+		return append([]byte(nil), b...)
+	}
+	if len(b) > cap(*s)-len(*s) {
+		*s = make([]byte, 0, slabBytes)
+	}
+	at := len(*s)
+	*s = append(*s, b...)
+	return (*s)[at:len(*s):len(*s)]
 }
 
 // encodable is a payload that peers can get.
 type encodable interface {
 	pubsub.Payload
 
-	// event returns the event, encoded at most once at a time, with a reference for the
-	// caller.
-	event(e *Endpoint, name string) (*mux.Event, error)
+	// encoded returns the event in its encoded form, which is made once.
+	encoded(e *Endpoint, name string) (*mux.Event, error)
 }
 
-// argsPayload is the arguments of an event that was emitted here, and the event when a
-// peer needs it.
+// encoding is the encoded form of an event, if somebody has needed it.
+type encoding struct{ event atomic.Pointer[mux.Event] }
+
+// get returns the event, and makes it if there is none.
+func (c *encoding) get(encode func() (*mux.Event, error)) (*mux.Event, error) {
+	if event := c.event.Load(); event != nil {
+		return event, nil
+	}
+	event, err := encode()
+	if err != nil {
+		return nil, err
+	}
+	c.event.CompareAndSwap(nil, event)
+	return c.event.Load(), nil
+}
+
+// argsPayload is the arguments of an event that was emitted here.
 type argsPayload struct {
 	args []any
-
-	mu      sync.Mutex
-	encoded *mux.Event // guarded by mu; nil before it is needed, and after the emission
+	encoding
 }
 
 // Args implements [pubsub.Payload].
@@ -225,29 +285,9 @@ func eventArgumentError(i int, err error) error {
 	return &Error{Code: InvalidArgument, Message: fmt.Sprintf("argument %d of an event: %v", i+1, err), cause: err}
 }
 
-// event implements [encodable].
-func (p *argsPayload) event(e *Endpoint, name string) (*mux.Event, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.encoded == nil {
-		event, err := e.encodeEvent(name, p.args)
-		if err != nil {
-			return nil, err
-		}
-		p.encoded = event
-	}
-	p.encoded.Retain()
-	return p.encoded, nil
-}
-
-// Emitted implements [pubsub.Transient].
-func (p *argsPayload) Emitted() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.encoded != nil {
-		p.encoded.Release()
-		p.encoded = nil
-	}
+// encoded implements [encodable].
+func (p *argsPayload) encoded(e *Endpoint, name string) (*mux.Event, error) {
+	return p.get(func() (*mux.Event, error) { return e.encodeEvent(name, p.args) })
 }
 
 // appendEventLoss appends the notice that n events of a name were not sent to a peer
@@ -283,8 +323,12 @@ func (c *conn) subscribe(ctx context.Context, pattern string) error {
 	}
 	var sub *pubsub.Subscription
 	if c.mayMatch(pattern) {
+		handler := c.forward
+		if e.bus.MatchesInternal(pattern) {
+			handler = c.forwardOwn
+		}
 		var err error
-		if sub, err = e.bus.Subscribe(pattern, c.forward, pubsub.Inline(), pubsub.Silent(), pubsub.WithPayload(), pubsub.Distinct(c)); err != nil {
+		if sub, err = e.bus.Subscribe(pattern, handler, pubsub.Inline(), pubsub.Silent(), pubsub.WithPayload(), pubsub.Distinct(c)); err != nil {
 			return asError(err)
 		}
 	}
@@ -331,12 +375,9 @@ func (c *conn) endOutlets() {
 	o.byPattern, o.ended = nil, true
 }
 
-// forward is the handler that sends events to the peer. That it was not read in time is
+// forward is the handler that sends events to the peer. That it does not read in time is
 // not the business of who emits.
 func (c *conn) forward(ctx context.Context, e pubsub.Event) (any, error) {
-	if c.endpoint.bus.IsInternal(e.Name()) && (!c.endpoint.cfg.Events.ServiceEvents || !strings.HasPrefix(e.Name(), "service:")) {
-		return nil, nil
-	}
 	p, ok := e.Payload().(encodable)
 	if !ok {
 		args, err := e.Args()
@@ -345,17 +386,24 @@ func (c *conn) forward(ctx context.Context, e pubsub.Event) (any, error) {
 		}
 		p = &argsPayload{args: args}
 	}
-	event, err := p.event(c.endpoint, e.Name())
+	event, err := p.encoded(c.endpoint, e.Name())
 	if err != nil {
 		return nil, err
 	}
-	defer event.Release()
 	cfg := &c.endpoint.cfg.Events
-	err = c.session.SendEvent(ctx, event, cfg.overflow(), cfg.patience())
-	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
-		return nil, err
+	if err = c.session.SendEvent(ctx, event, cfg.overflow(), cfg.patience()); err != nil && ctx.Err() != nil {
+		return nil, ctx.Err()
 	}
 	return nil, nil
+}
+
+// forwardOwn is forward for patterns that may match what the endpoint says of itself, of
+// which peers learn of services at most.
+func (c *conn) forwardOwn(ctx context.Context, e pubsub.Event) (any, error) {
+	if c.endpoint.bus.IsInternal(e.Name()) && (!c.endpoint.cfg.Events.ServiceEvents || !strings.HasPrefix(e.Name(), "service:")) {
+		return nil, nil
+	}
+	return c.forward(ctx, e)
 }
 
 // runSubscribe and runUnsubscribe serve the tasks of that name (protocol section 9.1).

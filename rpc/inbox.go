@@ -95,7 +95,7 @@ func (p *Peer) Subscribe(ctx context.Context, pattern string, handler pubsub.Han
 	s := &PeerSubscription{inbox: in, pattern: pattern}
 	run, cancel := context.WithCancel(&peerValues{Context: p.endpoint.ctx, peer: p})
 	s.cancel = cancel
-	guarded := in.guard(handler)
+	guarded := p.endpoint.guard(handler)
 	if o.inline {
 		s.sub, err = in.bus.Subscribe(pattern, guarded, pubsub.Inline())
 	} else if s.reader, err = in.bus.Reader(pattern, o.reader...); err == nil {
@@ -257,8 +257,8 @@ func (in *inbox) end() {
 }
 
 // guard keeps what goes wrong in a handler to itself.
-func (in *inbox) guard(handler pubsub.Handler) pubsub.Handler {
-	log := in.peer.endpoint.cfg.logger()
+func (e *Endpoint) guard(handler pubsub.Handler) pubsub.Handler {
+	log := e.cfg.logger()
 	return func(ctx context.Context, e pubsub.Event) (_ any, _ error) {
 		defer func() {
 			if v := recover(); v != nil {
@@ -472,65 +472,78 @@ func (e *Endpoint) invokeEmit(ctx context.Context, args []byte, n int, lim codec
 // deliver hands an event with n encoded arguments to the handlers for the peer. It runs on
 // the read owner.
 func (c *conn) deliver(name, args []byte, n int) {
-	in := c.peer.inbox.Load()
-	if in == nil || len(name) > maxEventName {
+	in, receive := c.peer.inbox.Load(), c.endpoint.receive
+	if in == nil && receive == nil || len(name) > maxEventName {
 		return
 	}
 	if string(name) != c.lastEvent {
-		c.lastEvent = string(name)
+		text := string(name)
+		if c.endpoint.bus.CheckName(text) != nil {
+			return
+		}
+		c.lastEvent = text
 	}
-	if !in.bus.HasHandlers(c.lastEvent) {
-		return
+	if wanted := in != nil && in.bus.HasHandlers(c.lastEvent); !wanted {
+		if in = nil; receive == nil {
+			return
+		}
 	}
 	if d := codec.NewDecoder(args, c.endpoint.cfg.Limits); finishArguments(&d, n) != nil {
 		return
 	}
-	e := pubsub.NewEvent(c.lastEvent, c.received.keep(args, n, c.endpoint.cfg.Limits))
-	_, _ = in.emitter.EmitEvent(c.ownerCtx, pubsub.OpSerial, e) // handlers have logged their errors
+	e := pubsub.NewEvent(c.lastEvent, c.received.keep(args, n, &c.endpoint.cfg.Limits))
+	if receive != nil {
+		_, _ = receive(c.ownerCtx, e) // it has logged its error
+	}
+	if in != nil {
+		_, _ = in.emitter.EmitEvent(c.ownerCtx, pubsub.OpSerial, e) // likewise
+	}
 }
 
 // arrivals is memory for the events that have come over a connection. It belongs to the
 // read owner. It is not used anew, since handlers may keep events; small ones share it.
 type arrivals struct {
 	payloads []wirePayload
-	bytes    []byte
+	bytes    slab
 }
 
-const (
-	arrivalPayloads = 32
-	arrivalBytes    = 4 << 10
-)
-
 // keep returns a payload that holds a copy of encoded arguments.
-func (a *arrivals) keep(args []byte, n int, lim codec.Limits) *wirePayload {
+func (a *arrivals) keep(args []byte, n int, lim *codec.Limits) *wirePayload {
 	if len(a.payloads) == cap(a.payloads) {
-		a.payloads = make([]wirePayload, 0, arrivalPayloads)
+		a.payloads = make([]wirePayload, 0, slabEvents)
 	}
-	a.payloads = append(a.payloads, wirePayload{count: n, limits: lim})
-	p := &a.payloads[len(a.payloads)-1]
-	if len(args) > arrivalBytes/4 {
-		p.raw = append([]byte(nil), args...)
-		return p
-	}
-	if len(args) > cap(a.bytes)-len(a.bytes) {
-		a.bytes = make([]byte, 0, arrivalBytes)
-	}
-	at := len(a.bytes)
-	a.bytes = append(a.bytes, args...)
-	p.raw = a.bytes[at:len(a.bytes):len(a.bytes)]
+	i := len(a.payloads)
+	a.payloads = a.payloads[:i+1]
+	p := &a.payloads[i]
+	p.raw, p.count, p.limits = a.bytes.keep(args), n, lim
 	return p
+}
+
+// EncodedArgs is implemented by the payloads of events that came from a peer: see
+// [pubsub.Event.Payload].
+type EncodedArgs interface {
+	pubsub.Payload
+
+	// Encoded returns the arguments as they came, one encoded value behind the other,
+	// and their number. They are good as long as somebody holds the event, and must not
+	// be changed.
+	Encoded() (values []byte, n int)
 }
 
 // wirePayload is the arguments of an event that came from a peer.
 type wirePayload struct {
 	raw    []byte // count encoded values
 	count  int
-	limits codec.Limits
+	limits *codec.Limits
+	encoding
 }
+
+// Encoded implements [EncodedArgs].
+func (p *wirePayload) Encoded() (values []byte, n int) { return p.raw, p.count }
 
 // Args implements [pubsub.Payload].
 func (p *wirePayload) Args() ([]any, error) {
-	d := codec.NewDecoder(p.raw, p.limits)
+	d := codec.NewDecoder(p.raw, *p.limits)
 	args := make([]any, 0, min(p.count, len(p.raw)))
 	for i := range p.count {
 		var v any
@@ -544,7 +557,7 @@ func (p *wirePayload) Args() ([]any, error) {
 
 // Decode implements [pubsub.Payload].
 func (p *wirePayload) Decode(vs ...any) error {
-	d := codec.NewDecoder(p.raw, p.limits)
+	d := codec.NewDecoder(p.raw, *p.limits)
 	for i, v := range vs[:min(len(vs), p.count)] {
 		if err := d.Decode(v); err != nil {
 			return eventArgumentError(i, err)
@@ -553,7 +566,13 @@ func (p *wirePayload) Decode(vs ...any) error {
 	return nil
 }
 
-// event implements [encodable].
-func (p *wirePayload) event(e *Endpoint, name string) (*mux.Event, error) {
-	return newEvent(name, p.count, e.cfg.maxMessageBytes(), func(b []byte) ([]byte, error) { return append(b, p.raw...), nil })
+// encoded implements [encodable].
+func (p *wirePayload) encoded(e *Endpoint, name string) (*mux.Event, error) {
+	return p.get(func() (*mux.Event, error) {
+		pool, _ := eventPools.Get().(*eventPool)
+		defer eventPools.Put(pool)
+		pool.begin(name, p.count)
+		pool.scratch = append(pool.scratch, p.raw...)
+		return pool.end(name, p.count, e.cfg.maxMessageBytes())
+	})
 }

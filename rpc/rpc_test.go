@@ -862,6 +862,9 @@ func TestCodes(t *testing.T) {
 	if Code(99).String() != "invalid code" || Code(99).Number() != 0 {
 		t.Error("a code out of range has a name or a number")
 	}
+	if Code(0).String() != "ok" {
+		t.Errorf("Code(0) is %v, want ok", Code(0))
+	}
 	if CodeOf(nil) != 0 || CodeOf(io.EOF) != Unknown || CodeOf(fmt.Errorf("x: %w", context.Canceled)) != Canceled {
 		t.Error("CodeOf of nil, a plain error or a context error is wrong")
 	}

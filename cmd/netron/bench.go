@@ -23,6 +23,8 @@ type benchFlags struct {
 	rate               float64
 	duration           time.Duration
 	typed, inline      bool
+	subscribers        int
+	stalled            bool
 	driver, dialDriver string
 	pollers            int
 	asJSON             bool
@@ -30,7 +32,7 @@ type benchFlags struct {
 
 // runBench runs one workload, or all of them in a table.
 func runBench(ctx context.Context, e *env, args []string) error {
-	flags := newFlags(e, "bench", "[rpc | callback | idle | sleepers | ping-pong] [flags]")
+	flags := newFlags(e, "bench", "[rpc | callback | events | idle | sleepers | ping-pong] [flags]")
 	var b benchFlags
 	flags.StringVar(&b.addr, "addr", "", "`URL` of a server started with netron serve --bench; default: a process of its own")
 	flags.IntVar(&b.conns, "conns", 0, "connections; default 1, of idle 10,000, of sleepers 10 with 1,000 of them each")
@@ -41,6 +43,8 @@ func runBench(ctx context.Context, e *env, args []string) error {
 	flags.BoolVar(&b.typed, "typed", false, "use rpc.Method and rpc.Handle in place of a struct of funcs and Expose")
 	flags.BoolVar(&b.inline, "inline", false, "call methods that are declared inline")
 	flags.BoolVar(&b.asJSON, "json", false, "print one JSON object for each run")
+	flags.IntVar(&b.subscribers, "subscribers", 1, "connections that subscribe to the events")
+	flags.BoolVar(&b.stalled, "stalled", false, "with events: one more subscriber reads nothing")
 	b.addDrivers(flags)
 	profile := flags.String("cpuprofile", "", "write a CPU profile of this process, the client, to `FILE`")
 	pingPong := flags.Bool("serve-ping-pong", false, "run the raw TCP echo server of the comparison")
@@ -87,6 +91,12 @@ func (b *benchFlags) run(ctx context.Context, e *env, workload string) error {
 			return err
 		}
 		return printResult(e, result, b.asJSON)
+	case "events":
+		result, err := b.benchEvents(ctx, b.events())
+		if err != nil {
+			return err
+		}
+		return printResult(e, result, b.asJSON)
 	case "idle":
 		return b.withServer(ctx, func(url string, pid int) error {
 			run := bench.Idle{URL: url, Pid: pid, Conns: b.conns, Duration: b.duration, Config: config, Dial: dial}
@@ -106,7 +116,7 @@ func (b *benchFlags) run(ctx context.Context, e *env, workload string) error {
 			return printSleepers(e, result, b.asJSON)
 		})
 	}
-	return usagef("unknown workload %q, want rpc, callback, idle, sleepers or ping-pong", workload)
+	return usagef("unknown workload %q, want rpc, callback, events, idle, sleepers or ping-pong", workload)
 }
 
 // rpc returns the run of calls that the flags describe.
@@ -151,12 +161,13 @@ func printResult(e *env, r *bench.Result, asJSON bool) error {
 }
 
 // withServer calls f with the server to run against: the one that a flag names, or
-// a process of its own.
-func (b *benchFlags) withServer(ctx context.Context, f func(url string, pid int) error) error {
+// a process of its own, with more flags.
+func (b *benchFlags) withServer(ctx context.Context, f func(url string, pid int) error, more ...string) error {
 	if b.addr != "" {
 		return f(b.addr, 0)
 	}
-	server, err := startServer(ctx, append([]string{"serve", "--bench", "--listen", "127.0.0.1:0"}, b.serverFlags()...)...)
+	args := append([]string{"serve", "--bench", "--listen", "127.0.0.1:0"}, b.serverFlags()...)
+	server, err := startServer(ctx, append(args, more...)...)
 	if err != nil {
 		return err
 	}
@@ -177,8 +188,34 @@ func (b *benchFlags) benchRPC(ctx context.Context, run bench.RPC) (result *bench
 	return result, err
 }
 
+// events returns the run of events that the flags describe.
+func (b *benchFlags) events() bench.Events {
+	return bench.Events{Subscribers: b.subscribers, Payload: b.payload, Rate: b.rate, Duration: b.duration, Stalled: b.stalled}
+}
+
+// benchEvents runs events. Those that go as fast as they can must wait for their
+// subscribers.
+func (b *benchFlags) benchEvents(ctx context.Context, run bench.Events) (result *bench.Result, err error) {
+	if run.Config, run.Dial, err = b.client(); err != nil {
+		return nil, err
+	}
+	policy := "drop-oldest"
+	if run.Rate == 0 {
+		policy = "block"
+	}
+	err = b.withServer(ctx, func(url string, pid int) error {
+		run.URL, run.Pid = url, pid
+		result, err = run.Run(ctx)
+		return err
+	}, "--when-full", policy)
+	return result, err
+}
+
 // promisedCalls is the promised rate of calls per second, with a p99 below 2 ms.
 const promisedCalls = 50_000
+
+// promisedEvents is the promised rate of events per second, with a p99 below 1 ms.
+const promisedEvents = 100_000
 
 // row is a line of the table: a workload with what was promised and what is aimed
 // at.
@@ -196,6 +233,10 @@ func benchTable(ctx context.Context, e *env, b *benchFlags) error {
 		r.Duration = b.duration
 		return row{name, func(ctx context.Context) (*bench.Result, error) { return b.benchRPC(ctx, r) }, promised, aim, 2000}
 	}
+	eventsRow := func(name string, run bench.Events, promised, aim float64) row {
+		run.Duration = b.duration
+		return row{name, func(ctx context.Context) (*bench.Result, error) { return b.benchEvents(ctx, run) }, promised, aim, 1000}
+	}
 	rows := []row{
 		rpcRow("rpc, on schedule at 50,000/s", bench.RPC{Rate: promisedCalls}, promisedCalls, promisedCalls),
 		rpcRow("rpc, 1 connection, 64 in flight", bench.RPC{Inflight: 64}, promisedCalls, 500_000),
@@ -211,6 +252,10 @@ func benchTable(ctx context.Context, e *env, b *benchFlags) error {
 		rpcRow("rpc, 8 connections, 64 in flight", bench.RPC{Conns: 8, Inflight: 64}, 0, 800_000),
 		rpcRow("rpc, 64 connections, 8 in flight", bench.RPC{Conns: 64, Inflight: 8}, 0, 400_000),
 		rpcRow("rpc, echo of 1 KiB, 64 in flight", bench.RPC{Inflight: 64, Payload: 1024}, 0, 400_000),
+		eventsRow("events, on schedule at 100,000/s", bench.Events{Rate: promisedEvents}, promisedEvents, promisedEvents),
+		eventsRow("events, 1 subscriber", bench.Events{}, promisedEvents, 2_500_000),
+		eventsRow("events, 10 subscribers", bench.Events{Subscribers: 10}, promisedEvents, 5_000_000),
+		eventsRow("events, 100 subs, 2,000 events/s", bench.Events{Subscribers: 100, Rate: 2000}, 0, 200_000),
 		{"ping-pong over plain TCP", func(ctx context.Context) (*bench.Result, error) { return benchPingPong(ctx, b.duration) }, 0, 0, 0},
 		rpcRow("rpc, 1 connection, 1 in flight", bench.RPC{Inflight: 1}, 0, 0),
 	}

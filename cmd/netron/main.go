@@ -41,7 +41,9 @@ func commands() []command {
 		{"demo", "", "show what the library does, in one process", runDemo},
 		{"serve", "--demo | --echo", "run the reference service, or a plain WebSocket echo server", runServe},
 		{"call", "URL SERVICE METHOD [ARG...]", "call a method; arguments are JSON", runCall},
-		{"bench", "[rpc]", "measure; without a workload, all of them in a table", runBench},
+		{"sub", "URL PATTERN...", "print the events of a peer, as JSON", runSub},
+		{"emit", "URL NAME [ARG...]", "send an event to a peer; arguments are JSON", runEmit},
+		{"bench", "[rpc | events | ...]", "measure; without a workload, all of them in a table", runBench},
 	}
 }
 

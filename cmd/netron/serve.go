@@ -11,6 +11,7 @@ import (
 	"github.com/d-e-v-grid/netron/bench"
 	"github.com/d-e-v-grid/netron/engine"
 	"github.com/d-e-v-grid/netron/internal/demo"
+	"github.com/d-e-v-grid/netron/pubsub"
 )
 
 // runServe serves until the process is told to stop.
@@ -25,6 +26,7 @@ func runServe(ctx context.Context, e *env, args []string) error {
 	origins := flags.StringArray("origin", nil, "`ORIGIN` of web pages that may connect besides the same host; * for all; may be repeated")
 	driverName := flags.String("driver", "auto", "what drives connections: epoll, std or auto, which is epoll for ws:// where it is available")
 	pollers := flags.Int("pollers", 0, "pollers of the epoll driver; 0: one for every 20 processors")
+	whenFull := flags.String("when-full", "drop-oldest", "what becomes of events for a subscriber that reads too slowly: drop-oldest, drop-newest, block or disconnect")
 	profile := flags.String("cpuprofile", "", "write a CPU profile to `FILE`")
 	if err := parse(flags, args); err != nil {
 		return err
@@ -48,10 +50,17 @@ func runServe(ctx context.Context, e *env, args []string) error {
 	if err != nil {
 		return err
 	}
+	policy, ok := policies[*whenFull]
+	if !ok {
+		return usagef("unknown policy %q, want drop-oldest, drop-newest, block or disconnect", *whenFull)
+	}
 	if *echo {
 		return serveEcho(ctx, e, *listen, engine.Config{TLS: config, AllowedOrigins: *origins, Driver: driver, Pollers: *pollers})
 	}
-	node, err := netron.New(netron.Config{Addr: *listen, TLS: config, AllowedOrigins: *origins, Driver: driver, Pollers: *pollers})
+	node, err := netron.New(netron.Config{
+		Addr: *listen, TLS: config, AllowedOrigins: *origins, Driver: driver, Pollers: *pollers,
+		Events: netron.EventConfig{WhenFull: policy, ServiceEvents: true, Receive: relay},
+	})
 	if err != nil {
 		return err
 	}
@@ -68,6 +77,11 @@ func runServe(ctx context.Context, e *env, args []string) error {
 	}
 	announce(e, config, node.Addr())
 	return node.Serve(ctx)
+}
+
+// policies are the names that the flag --when-full knows.
+var policies = map[string]pubsub.Policy{
+	"drop-oldest": pubsub.DropOldest, "drop-newest": pubsub.DropNewest, "block": pubsub.Block, "disconnect": pubsub.Disconnect,
 }
 
 // announce prints the URL of the server, which callers wait for.

@@ -34,17 +34,10 @@ func observe(next netron.Handler) netron.Handler {
 		start := time.Now()
 		result, err := next(ctx, r)
 		quick := time.Since(start) < 10*time.Second // a real log says how long
-		fmt.Printf("%s %s %s %s.%s: code %q, quick %t\n",
-			netron.HeaderFrom(ctx).Get(requestID), r.Peer().ID(), r.Op(), r.Service(), r.Member(), codeOf(err), quick)
+		fmt.Printf("%s %s %s %s.%s: code %v, quick %t\n",
+			netron.HeaderFrom(ctx).Get(requestID), r.Peer().ID(), r.Op(), r.Service(), r.Member(), netron.CodeOf(err), quick)
 		return result, err
 	}
-}
-
-func codeOf(err error) string {
-	if err == nil {
-		return "ok"
-	}
-	return netron.CodeOf(err).String()
 }
 
 // sign says in a header of the answer which node has served the request.

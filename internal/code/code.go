@@ -50,9 +50,12 @@ var codes = [...]struct {
 	Unauthenticated:    {"unauthenticated", 401},
 }
 
-// String returns the name, for example "not_found".
+// String returns the name, for example "not_found"; "ok" for 0, which is no error.
 func (c Code) String() string {
-	if c == 0 || int(c) >= len(codes) {
+	switch {
+	case c == 0:
+		return "ok"
+	case int(c) >= len(codes):
 		return "invalid code"
 	}
 	return codes[c].name

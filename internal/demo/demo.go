@@ -16,6 +16,10 @@ import (
 // ServiceName is the name under which [Expose] exposes the service.
 const ServiceName = "calculator@1.0.0"
 
+// EventPrefix begins the names of events that netron serve --demo passes on from one peer
+// to all that have subscribed.
+const EventPrefix = "demo:"
+
 // InnerName is the name of the service that [Calculator.Child] returns.
 const InnerName = "inner@1.0.0"
 

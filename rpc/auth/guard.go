@@ -45,6 +45,9 @@ func orDefault(d time.Duration) time.Duration {
 
 // Close codes of the guard (protocol section 2.5).
 const (
+	// Refused is the reason with which a connection is closed whose token was refused.
+	Refused = "authentication failed"
+
 	closePolicy   = 1008
 	closeTryLater = 1013
 )
@@ -164,7 +167,7 @@ func (g *Guard) Check(ctx context.Context, token string) (i *Identity, code uint
 	case err == nil:
 		return i, 0, ""
 	case isRejection(err):
-		return nil, closePolicy, "authentication failed"
+		return nil, closePolicy, Refused
 	}
 	return nil, closeTryLater, "authentication not possible now"
 }
