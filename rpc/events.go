@@ -245,9 +245,10 @@ type encodable interface {
 // encoding is the encoded form of an event, if somebody has needed it.
 type encoding struct{ event atomic.Pointer[mux.Event] }
 
-// get returns the event, and makes it if there is none.
-func (c *encoding) get(encode func() (*mux.Event, error)) (*mux.Event, error) {
-	if event := c.event.Load(); event != nil {
+// get returns the event, and makes it if there is none. A payload may be emitted again
+// under another name.
+func (c *encoding) get(name string, encode func() (*mux.Event, error)) (*mux.Event, error) {
+	if event := c.event.Load(); event != nil && event.Name() == name {
 		return event, nil
 	}
 	event, err := encode()
@@ -255,7 +256,7 @@ func (c *encoding) get(encode func() (*mux.Event, error)) (*mux.Event, error) {
 		return nil, err
 	}
 	c.event.CompareAndSwap(nil, event)
-	return c.event.Load(), nil
+	return event, nil
 }
 
 // argsPayload is the arguments of an event that was emitted here.
@@ -287,7 +288,7 @@ func eventArgumentError(i int, err error) error {
 
 // encoded implements [encodable].
 func (p *argsPayload) encoded(e *Endpoint, name string) (*mux.Event, error) {
-	return p.get(func() (*mux.Event, error) { return e.encodeEvent(name, p.args) })
+	return p.get(name, func() (*mux.Event, error) { return e.encodeEvent(name, p.args) })
 }
 
 // appendEventLoss appends the notice that n events of a name were not sent to a peer

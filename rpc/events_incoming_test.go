@@ -202,3 +202,29 @@ func unhex(t *testing.T, s string) []byte {
 	}
 	return b
 }
+
+// TestHub checks the handler of all events, and that what it passes on has the name under
+// which it does.
+func TestHub(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var hub *Endpoint
+		w := newWirePeer(t, Config{Events: EventConfig{Receive: func(ctx context.Context, e pubsub.Event) (any, error) {
+			if PeerFrom(ctx) == nil {
+				t.Error("the handler does not know the peer")
+			}
+			if _, err := hub.Bus().With().EmitEvent(ctx, pubsub.OpParallel, e); err != nil {
+				return nil, err
+			}
+			return hub.Bus().With().EmitEvent(ctx, pubsub.OpParallel, pubsub.NewEvent("from:"+e.Name(), e.Payload()))
+		}}}, greetNetron)
+		hub = w.e
+		w.task(1, taskSubscribe, "**")
+		w.wants("subscribe", "answer 1 undefined")
+		w.event("a", 1)
+		w.task(2, taskEmit, "b", 2)
+		w.wants("what the hub passes on", "event [a 1]", "event [from:a 1]", "event [b 2]", "event [from:b 2]", "answer 2 undefined")
+		w.event("*", 1)
+		w.event("service:expose", 1)
+		w.wants("what it does not")
+	})
+}

@@ -568,7 +568,7 @@ func (p *wirePayload) Decode(vs ...any) error {
 
 // encoded implements [encodable].
 func (p *wirePayload) encoded(e *Endpoint, name string) (*mux.Event, error) {
-	return p.get(func() (*mux.Event, error) {
+	return p.get(name, func() (*mux.Event, error) {
 		pool, _ := eventPools.Get().(*eventPool)
 		defer eventPools.Put(pool)
 		pool.begin(name, p.count)
