@@ -16,7 +16,7 @@ type held map[string]int
 var counters = []string{"live", "inflight", "inflightBytes", "offline"}
 
 // offered are the fields of what a node offers, which is none of its peers' doing.
-var offered = []string{"services", "tasks", "listeners"}
+var offered = []string{"services", "tasks", "listeners", "internal"}
 
 // heldBy looks at all that can be reached from v within this module, and at contexts.
 // Nothing may move meanwhile, nor later without a word of the caller: it takes no locks.

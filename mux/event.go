@@ -30,6 +30,9 @@ func MakeEvent(name string, payload []byte, head int, task []byte) Event {
 	return e
 }
 
+// Name returns the name.
+func (e *Event) Name() string { return e.name }
+
 // Overflow says what becomes of an event when a session has no room for it, since the
 // peer does not read fast enough.
 type Overflow uint8

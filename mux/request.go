@@ -71,6 +71,10 @@ type Request struct {
 	// 12.3).
 	Meta bool
 
+	// Always is set by Config.Route for an inline request that is served while the session
+	// drains, too.
+	Always bool
+
 	// Trailer is set by Serve if it appended a second value to its answer. The peer must
 	// have negotiated that.
 	Trailer bool

@@ -343,7 +343,7 @@ func (s *Session) serveInline(r *Request) {
 		s.inlined = true
 		s.inflight.Add(1)
 	}
-	if s.draining.Load() {
+	if s.draining.Load() && !r.Always {
 		s.refuse(r, s.cfg.Draining)
 		return
 	}

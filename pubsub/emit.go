@@ -317,6 +317,7 @@ func (b *Bus) serial(ctx context.Context, handlers []*Subscription, c *call, e E
 // fold runs handlers one after another on this goroutine, for one value.
 func (b *Bus) fold(ctx context.Context, handlers []*Subscription, c *call, e Event) (any, error) {
 	acc, called := c.initial, 0
+	counts, isNew := false, false // there is a result, and the event does not have it yet
 	defer func() { b.stats.delivered.Add(uint64(called)) }()
 	for i := range handlers {
 		if i > 0 && ctx.Err() != nil {
@@ -329,19 +330,22 @@ func (b *Bus) fold(ctx context.Context, handlers []*Subscription, c *call, e Eve
 		if !s.begin() {
 			continue
 		}
-		if called++; called > 1 && c.reduce == nil {
-			e = e.WithArgs(spread(acc)...)
+		if called++; isNew && c.reduce == nil {
+			e, isNew = e.WithArgs(spread(acc)...), false
 		}
 		v, err := b.handle(ctx, s, e)
+		if err == nil && s.silent {
+			continue
+		}
 		if err == nil && c.reduce != nil {
 			v, err = b.reduce(c.reduce, acc, v, e.name)
 		}
 		if err != nil {
 			return nil, err
 		}
-		acc = v
+		acc, counts, isNew = v, true, true
 	}
-	if called == 0 {
+	if !counts {
 		o, err := b.deliverNobody(c, e)
 		return o.value, err
 	}

@@ -873,3 +873,53 @@ func TestDecode(t *testing.T) {
 		}
 	}
 }
+
+// TestSilentHandlers checks that silent handlers and readers have their place, and that
+// nobody reduces or chains what they return.
+func TestSilentHandlers(t *testing.T) {
+	b, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var seen []any
+	watch := func(_ context.Context, e Event) (any, error) {
+		args, err := e.Args()
+		seen = append(seen, args...)
+		return 1000, err
+	}
+	add := func(_ context.Context, e Event) (any, error) {
+		n := 0
+		err := e.Decode(&n)
+		return n + 1, err
+	}
+	sum := func(acc, v any) (any, error) { return acc.(int) + v.(int), nil }
+	subscribe := func(h Handler, opts ...Option) {
+		if _, err := b.Subscribe("n", h, opts...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := func(why string, want ...any) {
+		t.Helper()
+		chain, err1 := b.EmitChain(t.Context(), "n", 1)
+		right, err2 := b.EmitChainRight(t.Context(), "n", 1)
+		reduced, err3 := b.EmitReduce(t.Context(), "n", sum, 10, 1)
+		got, err := fmt.Sprint(chain, right, reduced, seen), errors.Join(err1, err2, err3)
+		if want := fmt.Sprint(want...); err != nil || got != want {
+			t.Errorf("%s: chain, chain right, reduce, seen: %s, %v, want %s", why, got, err, want)
+		}
+		seen = nil
+	}
+	subscribe(watch, Silent())
+	if _, err := b.Reader("n"); err != nil {
+		t.Fatal(err)
+	}
+	check("silent ones alone", []any{1}, []any{1}, 10, []any{1, 1, 1})
+	subscribe(add)
+	subscribe(watch, Silent())
+	subscribe(add)
+	check("others between", 3, 3, 14, []any{1, 2, 2, 3, 1, 1})
+	subscribe(func(context.Context, Event) (any, error) { return nil, errors.New("no") }, Silent())
+	if v, err := b.EmitChain(t.Context(), "n", 1); err == nil {
+		t.Errorf("with an error EmitChain = %v, want the error", v)
+	}
+}

@@ -71,7 +71,7 @@ func newReader[T any](b *Bus, pattern string, opts []ReaderOption, decode func(E
 		opt(&cfg)
 	}
 	r := &Reader[T]{queue: newQueue[T](&cfg, &b.stats)}
-	sub := &Subscription{bus: b, pattern: pattern, weight: newWeight(), inline: cfg.policy != Block}
+	sub := &Subscription{bus: b, pattern: pattern, weight: newWeight(), inline: cfg.policy != Block, silent: true}
 	sub.lost = r.queue.lose
 	sub.closed = func(err error) { r.queue.end(err, false) }
 	sub.handler = func(ctx context.Context, e Event) (any, error) {

@@ -37,6 +37,10 @@ func Distinct(key any) Option { return func(s *Subscription) { s.key = key } }
 // emission share it, so what it encodes is encoded once.
 func WithPayload() Option { return func(s *Subscription) { s.payload = true } }
 
+// Silent says that the results of the handler mean nothing: what reduces or chains results
+// passes it over. Errors count all the same. A [Reader] is silent.
+func Silent() Option { return func(s *Subscription) { s.silent = true } }
+
 // Subscription is a handler on a bus.
 type Subscription struct {
 	bus      *Bus
@@ -49,6 +53,7 @@ type Subscription struct {
 	once     bool
 	inline   bool
 	payload  bool
+	silent   bool // results mean nothing
 	ended    atomic.Bool
 	lost     func(uint64) // tells a reader that events are missing; nil for others
 	closed   func(error)  // tells a reader that the bus is closed; nil for others

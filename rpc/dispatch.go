@@ -20,7 +20,18 @@ func errInternal() *Error { return &Error{Code: Internal, Message: "internal err
 // serve answers one request of the peer: it appends the payload of the answer to
 // dst. It runs on a worker, or on the read owner, and answers whatever happens in
 // the handler.
+//
+// An event is answered with success even if it was not let through: an error ends the
+// process of a current TypeScript peer (protocol section 9.2).
 func (c *conn) serve(r *mux.Request, dst []byte) (out []byte, isError bool) {
+	out, isError = c.serveRequest(r, dst)
+	if isError && r.Always {
+		return codec.AppendUndefined(dst), false
+	}
+	return out, isError
+}
+
+func (c *conn) serveRequest(r *mux.Request, dst []byte) (out []byte, isError bool) {
 	var ctx *requestContext
 	defer func() {
 		if v := recover(); v != nil {

@@ -96,12 +96,18 @@ func (e *Endpoint) Bus() *pubsub.Bus { return e.bus }
 // Broadcast sends an event to all connected peers, whether they have subscribed to it or
 // not. Peers that have no handler for it drop it. It does not wait for them; Config.Events
 // says what becomes of an event for which there is no room.
+//
+// Peers that have yet to prove who they are, see Config.Admit, do not get it. A name of the
+// endpoint's own events is an error of code [PermissionDenied].
 func (e *Endpoint) Broadcast(ctx context.Context, name string, args ...any) error {
 	event, err := e.newEvent(name, args)
 	if err != nil {
 		return err
 	}
 	for _, p := range e.Peers() {
+		if !p.isAdmitted() {
+			continue
+		}
 		if err := p.sendEvent(ctx, event); ctx.Err() != nil {
 			return err
 		}
@@ -111,7 +117,9 @@ func (e *Endpoint) Broadcast(ctx context.Context, name string, args ...any) erro
 
 // Emit sends an event to the peer, whether it has subscribed to it or not. It does not
 // wait until the peer has it. An error says that it was not sent: of code
-// [ResourceExhausted] if there was no room, or [Unavailable].
+// [ResourceExhausted] if there was no room or it is too large, [Unavailable],
+// [InvalidArgument] if it has no encoding, or [PermissionDenied] for the names of the
+// endpoint's own events.
 //
 // Events come in the order in which one goroutine emits them, at most once.
 func (p *Peer) Emit(ctx context.Context, name string, args ...any) error {
@@ -132,8 +140,17 @@ func (p *Peer) sendEvent(ctx context.Context, event *mux.Event) error {
 	return p.link().SendEvent(ctx, event, cfg.overflow(), cfg.patience())
 }
 
-// newEvent returns an event for peers.
+// isAdmitted reports whether the peer has proved who it is, if it has to.
+func (p *Peer) isAdmitted() bool {
+	admit := p.endpoint.cfg.Admit
+	return admit == nil || p.connector || admit(p) == nil
+}
+
+// newEvent returns an event for peers that is none of the endpoint's own.
 func (e *Endpoint) newEvent(name string, args []any) (*mux.Event, error) {
+	if e.bus.IsInternal(name) {
+		return nil, Errorf(PermissionDenied, "rpc: emit %s: only the node emits it", name)
+	}
 	if err := e.bus.CheckName(name); err != nil {
 		return nil, asError(err)
 	}
@@ -228,9 +245,10 @@ type encodable interface {
 // encoding is the encoded form of an event, if somebody has needed it.
 type encoding struct{ event atomic.Pointer[mux.Event] }
 
-// get returns the event, and makes it if there is none.
-func (c *encoding) get(encode func() (*mux.Event, error)) (*mux.Event, error) {
-	if event := c.event.Load(); event != nil {
+// get returns the event, and makes it if there is none. A payload may be emitted again
+// under another name.
+func (c *encoding) get(name string, encode func() (*mux.Event, error)) (*mux.Event, error) {
+	if event := c.event.Load(); event != nil && event.Name() == name {
 		return event, nil
 	}
 	event, err := encode()
@@ -238,7 +256,7 @@ func (c *encoding) get(encode func() (*mux.Event, error)) (*mux.Event, error) {
 		return nil, err
 	}
 	c.event.CompareAndSwap(nil, event)
-	return c.event.Load(), nil
+	return event, nil
 }
 
 // argsPayload is the arguments of an event that was emitted here.
@@ -270,7 +288,7 @@ func eventArgumentError(i int, err error) error {
 
 // encoded implements [encodable].
 func (p *argsPayload) encoded(e *Endpoint, name string) (*mux.Event, error) {
-	return p.get(func() (*mux.Event, error) { return e.encodeEvent(name, p.args) })
+	return p.get(name, func() (*mux.Event, error) { return e.encodeEvent(name, p.args) })
 }
 
 // appendEventLoss appends the notice that n events of a name were not sent to a peer
@@ -311,7 +329,7 @@ func (c *conn) subscribe(ctx context.Context, pattern string) error {
 			handler = c.forwardOwn
 		}
 		var err error
-		if sub, err = e.bus.Subscribe(pattern, handler, pubsub.Inline(), pubsub.WithPayload(), pubsub.Distinct(c)); err != nil {
+		if sub, err = e.bus.Subscribe(pattern, handler, pubsub.Inline(), pubsub.Silent(), pubsub.WithPayload(), pubsub.Distinct(c)); err != nil {
 			return asError(err)
 		}
 	}

@@ -421,7 +421,7 @@ func (c *conn) resubscribe(ctx context.Context) error {
 // event is told on the read owner of an EVENT packet (protocol section 12.4). A malformed
 // one is dropped.
 func (c *conn) event(_ *mux.Session, payload []byte) {
-	if admit := c.endpoint.cfg.Admit; admit != nil && !c.peer.connector && admit(c.peer) != nil {
+	if !c.peer.isAdmitted() {
 		return
 	}
 	d := codec.NewDecoder(payload, c.endpoint.cfg.Limits)
@@ -477,12 +477,19 @@ func (c *conn) deliver(name, args []byte, n int) {
 		return
 	}
 	if string(name) != c.lastEvent {
-		c.lastEvent = string(name)
+		text := string(name)
+		if c.endpoint.bus.CheckName(text) != nil {
+			return
+		}
+		c.lastEvent = text
 	}
 	if wanted := in != nil && in.bus.HasHandlers(c.lastEvent); !wanted {
 		if in = nil; receive == nil {
 			return
 		}
+	}
+	if d := codec.NewDecoder(args, c.endpoint.cfg.Limits); finishArguments(&d, n) != nil {
+		return
 	}
 	e := pubsub.NewEvent(c.lastEvent, c.received.keep(args, n, &c.endpoint.cfg.Limits))
 	if receive != nil {
@@ -519,7 +526,7 @@ type EncodedArgs interface {
 
 	// Encoded returns the arguments as they came, one encoded value behind the other,
 	// and their number. They are good as long as somebody holds the event, and must not
-	// be changed. They have not been looked at.
+	// be changed.
 	Encoded() (values []byte, n int)
 }
 
@@ -561,7 +568,7 @@ func (p *wirePayload) Decode(vs ...any) error {
 
 // encoded implements [encodable].
 func (p *wirePayload) encoded(e *Endpoint, name string) (*mux.Event, error) {
-	return p.get(func() (*mux.Event, error) {
+	return p.get(name, func() (*mux.Event, error) {
 		pool, _ := eventPools.Get().(*eventPool)
 		defer eventPools.Put(pool)
 		pool.begin(name, p.count)

@@ -39,6 +39,7 @@ func (t *router) route(r *mux.Request) {
 		}
 		if m := (*t.endpoint.tasks.view.Load())[string(name)]; m != nil {
 			r.Target, r.Offset, r.Count = m, len(r.Payload)-d.Len(), n-1
+			r.Always = m == t.endpoint.tasks.emit
 		}
 	}
 }

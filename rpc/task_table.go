@@ -69,6 +69,7 @@ func TaskLimit(d time.Duration) TaskOption { return func(o *taskOptions) { o.lim
 type taskTable struct {
 	mu   sync.Mutex // serialises changes
 	core map[string]*method
+	emit *method // of core
 	view atomic.Pointer[map[string]*method]
 }
 
@@ -92,7 +93,8 @@ func newTaskTable(e *Endpoint) *taskTable {
 		m.op = OpTask
 		t.core[name] = m
 	}
-	t.core[taskEmit] = &method{name: taskEmit, op: OpTask, invoke: e.invokeEmit, inline: true}
+	t.emit = &method{name: taskEmit, op: OpTask, invoke: e.invokeEmit, inline: true}
+	t.core[taskEmit] = t.emit
 	t.view.Store(&t.core)
 	return t
 }
