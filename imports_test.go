@@ -35,6 +35,8 @@ var layers = map[string]layer{
 	"internal/buf":     {pure: true},
 	"internal/memlink": {},
 
+	"internal/redistest": {}, // a real redis-server for tests
+
 	// The judge of the implementation shares no code with it.
 	"internal/tspeer": {deps: []string{"github.com/gobwas/ws"}},
 
