@@ -24,11 +24,13 @@ build: ## compile all packages, and the command into bin/netron
 	$(GO) build ./...
 	$(GO) build -o bin/netron ./cmd/netron
 
-test: ## run all tests; needs nothing but Go
+test: ## run all tests; installs redis-server where it is missing
+	@tools/ensure-redis.sh
 	@$(GO) test ./...
 
-race: ## run all tests in random order under the race detector; installs gcc where it is missing
+race: ## run all tests in random order under the race detector; installs gcc too where it is missing
 	@tools/ensure-cc.sh
+	@tools/ensure-redis.sh
 	@CGO_ENABLED=1 $(GO) test -race -shuffle=on ./...
 
 lint: ## check style, formatting and common mistakes
@@ -44,6 +46,7 @@ bench: ## measure everything that the README promises, and print it beside the p
 	@$(GO) run ./cmd/netron bench
 
 cover: ## print the test coverage of each package and the total
+	@tools/ensure-redis.sh
 	@$(GO) test -coverprofile=coverage.out ./...
 	@$(GO) tool cover -func=coverage.out | awk 'END { print "total:", $$NF, "of statements" }'
 

@@ -35,6 +35,8 @@ var layers = map[string]layer{
 	"internal/buf":     {pure: true},
 	"internal/memlink": {},
 
+	"internal/redistest": {}, // a real redis-server for tests
+
 	// The judge of the implementation shares no code with it.
 	"internal/tspeer": {deps: []string{"github.com/gobwas/ws"}},
 
@@ -59,7 +61,10 @@ var layers = map[string]layer{
 	"stream/file": {own: []string{"stream", "codec"}},
 
 	"pubsub":          {own: []string{"internal/code"}, pure: true}, // neither rpc nor codec: the root connects them
-	"pubsub/redisbus": {own: []string{"pubsub", "codec"}},
+	"pubsub/redisbus": {
+		own:  []string{"pubsub", "codec", "internal/code"},
+		deps: []string{"github.com/redis/rueidis"},
+	},
 	"discover":        {}, // usable alone
 
 	"": { // the facade

@@ -1,0 +1,205 @@
+// Package redistest runs a real redis-server for a test: on a port of its own, in a
+// directory of its own, and no longer than the test. It can be killed, started again,
+// and stopped for a while without its connections noticing.
+//
+// A machine without redis-server fails the test: what needs Redis is never skipped.
+package redistest
+
+import (
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// patience is how long a server may take to answer or to end.
+const patience = 20 * time.Second
+
+// Missing is what a test says on a machine without redis-server.
+const Missing = "redis-server is not installed: `make test` installs it (Debian, Ubuntu: apt-get install redis-server)"
+
+// Server is a redis-server that runs, is stopped or was killed. Its methods are for the
+// goroutine of the test, and fail it.
+type Server struct {
+	t    testing.TB
+	path string
+	dir  string
+	port int
+	run  *process // nil when it was killed
+}
+
+// process is one life of a server.
+type process struct {
+	p    *os.Process
+	done chan struct{} // closed when the process has ended
+}
+
+// Start starts a server, waits until it answers, and ends it with the test.
+func Start(t testing.TB) *Server {
+	t.Helper()
+	path, err := exec.LookPath("redis-server")
+	if err != nil {
+		t.Fatal(Missing)
+	}
+	s := &Server{t: t, path: path, dir: t.TempDir()}
+	t.Cleanup(func() {
+		if s.run != nil {
+			s.Kill()
+		}
+	})
+	for range 10 { // somebody else may take the port in between
+		s.port = freePort(t)
+		if s.begin() {
+			return s
+		}
+	}
+	t.Fatalf("redis-server does not start; its log: %s", s.log())
+	return nil
+}
+
+// Addr returns host and port. They stay when the server is started again.
+func (s *Server) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)) }
+
+// URL returns the address as a URL.
+func (s *Server) URL() string { return "redis://" + s.Addr() }
+
+// Kill ends the server with SIGKILL, and returns when it has ended.
+func (s *Server) Kill() {
+	s.t.Helper()
+	if s.run == nil {
+		s.t.Fatal("redistest: Kill: the server does not run")
+	}
+	if err := s.run.p.Kill(); err != nil {
+		s.t.Errorf("redistest: Kill: %v", err)
+	}
+	select {
+	case <-s.run.done:
+	case <-time.After(patience):
+		s.t.Fatal("redistest: Kill: the server does not end")
+	}
+	s.run = nil
+}
+
+// Restart kills the server if it runs, and starts it anew at the same address. It has
+// lost all data then. Restart returns when it answers.
+func (s *Server) Restart() {
+	s.t.Helper()
+	if s.run != nil {
+		s.Kill()
+	}
+	if !s.begin() {
+		s.t.Fatalf("redistest: Restart: the server ended at once; its log: %s", s.log())
+	}
+}
+
+// Pause stops the server with SIGSTOP: connections stay, and nothing answers.
+func (s *Server) Pause() {
+	s.t.Helper()
+	s.signal(stop)
+}
+
+// Continue ends what Pause began.
+func (s *Server) Continue() {
+	s.t.Helper()
+	s.signal(proceed)
+}
+
+func (s *Server) signal(sig os.Signal) {
+	s.t.Helper()
+	if s.run == nil {
+		s.t.Fatalf("redistest: %v: the server does not run", sig)
+	}
+	if err := s.run.p.Signal(sig); err != nil {
+		s.t.Fatalf("redistest: %v: %v", sig, err)
+	}
+}
+
+// begin starts a process and waits until it answers. It returns false if the process
+// ended instead.
+func (s *Server) begin() bool {
+	s.t.Helper()
+	cmd := exec.Command(s.path,
+		"--bind", "127.0.0.1", "--port", strconv.Itoa(s.port), "--dir", s.dir, "--logfile", s.logFile(),
+		"--save", "", "--appendonly", "no", "--daemonize", "no")
+	dieWithParent(cmd)
+	started := make(chan error)
+	run := &process{done: make(chan struct{})}
+	go func() {
+		defer close(run.done)
+		runtime.LockOSThread() // for dieWithParent, which means the thread that starts it
+		err := cmd.Start()
+		run.p = cmd.Process
+		started <- err
+		if err == nil {
+			_ = cmd.Wait() // it was killed, or its log says why it ended
+		}
+	}()
+	if err := <-started; err != nil {
+		s.t.Fatalf("redistest: start %s: %v", s.path, err)
+	}
+	s.run = run
+	deadline := time.After(patience)
+	for !answers(s.Addr(), run.p.Pid) {
+		select {
+		case <-run.done:
+			s.run = nil
+			return false
+		case <-deadline:
+			s.t.Fatalf("redistest: the server does not answer; its log: %s", s.log())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	return true
+}
+
+func (s *Server) logFile() string { return filepath.Join(s.dir, "redis.log") }
+
+func (s *Server) log() string {
+	text, err := os.ReadFile(s.logFile())
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}
+
+// answers reports whether the Redis at the address answers, and is that process.
+func answers(addr string, pid int) bool {
+	conn, err := net.DialTimeout("tcp", addr, time.Second)
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
+		return false
+	}
+	if _, err := io.WriteString(conn, "INFO server\r\nQUIT\r\n"); err != nil {
+		return false
+	}
+	info, err := io.ReadAll(conn)
+	return err == nil && strings.Contains(string(info), fmt.Sprintf("\r\nprocess_id:%d\r\n", pid))
+}
+
+// freePort returns a port that nobody listens on. It is none of those that the system
+// gives to whoever dials, so that it is still free when the server is started again.
+func freePort(t testing.TB) int {
+	t.Helper()
+	for range 100 {
+		port := 10_000 + rand.IntN(20_000)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			continue
+		}
+		l.Close()
+		return port
+	}
+	t.Fatal("redistest: there is no free port")
+	return 0
+}
