@@ -60,12 +60,12 @@ var layers = map[string]layer{
 	"rpc/auth":    {own: []string{"rpc", "codec"}},
 	"stream/file": {own: []string{"stream", "codec"}},
 
-	"pubsub":          {own: []string{"internal/code"}, pure: true}, // neither rpc nor codec: the root connects them
+	"pubsub": {own: []string{"internal/code"}, pure: true}, // neither rpc nor codec: the root connects them
 	"pubsub/redisbus": {
 		own:  []string{"pubsub", "codec", "internal/code"},
 		deps: []string{"github.com/redis/rueidis"},
 	},
-	"discover":        {}, // usable alone
+	"discover": {}, // usable alone
 
 	"": { // the facade
 		own: []string{
