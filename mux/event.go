@@ -146,6 +146,7 @@ func (s *Session) SendEvent(ctx context.Context, e *Event, o Overflow, patience 
 				deadline = time.Now().Add(patience)
 			}
 			if err := box.wait(ctx, roomc, time.Until(deadline)); err != nil {
+				s.loseEvent(box, e)
 				return err
 			}
 			continue
@@ -164,6 +165,23 @@ func (s *Session) SendEvent(ctx context.Context, e *Event, o Overflow, patience 
 			s.cfg.Workers.flush.soon(s)
 		}
 		return nil
+	}
+}
+
+// loseEvent notes that an event was not queued because nobody waits any more. Meanwhile all
+// others may have been taken.
+func (s *Session) loseEvent(box *outbox, e *Event) {
+	box.mu.Lock()
+	if box.closed {
+		box.mu.Unlock()
+		return
+	}
+	box.dropNewest(e)
+	wake := !box.active
+	box.active = true
+	box.mu.Unlock()
+	if wake {
+		s.cfg.Workers.flush.soon(s)
 	}
 }
 

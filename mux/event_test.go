@@ -260,3 +260,29 @@ func TestEventPacket(t *testing.T) {
 		})
 	}
 }
+
+// TestGivenUpEventsCount checks that the peer learns of an event for which its emitter did
+// not wait long enough, even if all others have been taken meanwhile.
+func TestGivenUpEventsCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tc := newSubscriber(t, Config{MaxEvents: 1})
+		defer tc.end()
+		tc.hold()
+		if err := emit(t.Context(), tc.session, "a", Block, time.Second); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		if err := emit(ctx, tc.session, "b", Block, time.Second); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("SendEvent beyond its context = %v", err)
+		}
+		tc.release()
+		tc.wantHex("the event", "000000014a91a161")
+		tc.wantHex("the loss", "000000024a93c0a16201")
+		tc.session.loseEvent(tc.session.events.Load(), testEvent("c")) // all have been taken
+		tc.wantHex("a late loss", "000000034a93c0a16301")
+		if got := tc.session.EventStats(); got.Dropped != 2 || got.Waiting != 0 {
+			t.Errorf("EventStats = %+v, want 2 dropped", got)
+		}
+	})
+}

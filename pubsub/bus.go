@@ -3,6 +3,7 @@ package pubsub
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"reflect"
 	"slices"
 	"sync"
@@ -198,8 +199,18 @@ func (b *Bus) CheckPattern(pattern string) error {
 }
 
 // Lose tells the readers of a name that n of its events are missing at this place, because
-// they were lost before they came here.
+// they were lost before they came here. The name * stands for names that are not known:
+// all readers are told.
 func (b *Bus) Lose(name string, n uint64) {
+	if name == wildcard {
+		b.mu.Lock()
+		readers := slices.Collect(maps.Keys(b.readers))
+		b.mu.Unlock()
+		for _, s := range readers {
+			s.lost(n)
+		}
+		return
+	}
 	r, err := b.route(name)
 	if err != nil {
 		return

@@ -35,6 +35,10 @@ type conn struct {
 	held    holdings // what the peer got as results
 	outlets outlets  // the events that it subscribed to
 
+	// muted says that events are dropped which come over the connection, since they come
+	// over another one as well, or will.
+	muted atomic.Bool
+
 	lastEvent string   // the name of the last event that came; owned by the read owner
 	received  arrivals // owned by the read owner
 

@@ -22,16 +22,20 @@ type inbox struct {
 	emitter pubsub.Emitter
 
 	mu     sync.Mutex
-	wanted map[string]*wanted // by pattern; guarded by mu
-	ended  bool               // guarded by mu
-	lost   atomic.Uint64      // events that the peer says it did not send
+	wanted map[string]*wanted             // by pattern; guarded by mu
+	inline map[*PeerSubscription]struct{} // those with inline handlers; guarded by mu
+	ended  bool                           // guarded by mu
 }
 
-// wanted is a pattern that has subscriptions here.
+// wanted is a pattern that has subscriptions here, or that the peer still has to forget.
 type wanted struct {
-	users int           // guarded by inbox.mu
-	asked *conn         // where the peer was asked for it last; guarded by inbox.mu
-	busy  chan struct{} // of capacity 1: held by who asks the peer
+	busy chan struct{} // of capacity 1: held by who asks the peer
+
+	// All guarded by inbox.mu. asked, agreed and tried are changed only by who is busy.
+	users  int
+	asked  *conn // where the peer may know that it is wanted, nil if it does not
+	agreed bool  // the peer has said yes there
+	tried  *conn // where it was asked for when the connection took over
 }
 
 // PeerSubscription is a subscription to the events of a peer. It follows the peer from one
@@ -42,7 +46,9 @@ type PeerSubscription struct {
 	sub     *pubsub.Subscription         // of an inline handler, else nil
 	reader  *pubsub.Reader[pubsub.Event] // else
 	cancel  context.CancelFunc           // of the handler
+	counted bool                         // among the users of the pattern; guarded by inbox.mu
 	ended   atomic.Bool
+	lost    atomic.Uint64 // of an inline handler: events that the peer says it did not send
 }
 
 // SubscribeOption changes a subscription to the events of a peer.
@@ -79,7 +85,9 @@ func SubscribeBuffer(n int, whenFull pubsub.Policy) SubscribeOption {
 // means nothing. An error and a panic are logged.
 //
 // The subscription lasts until Unsubscribe, or until the peer is given up. After a reconnect
-// the peer is asked anew; events in between are lost.
+// the peer is asked anew, before it counts as connected; events in between are lost. While
+// the peer has no connection Subscribe fails as a call does, see Config.OfflineCalls and
+// [Idempotent].
 func (p *Peer) Subscribe(ctx context.Context, pattern string, handler pubsub.Handler, opts ...SubscribeOption) (*PeerSubscription, error) {
 	if handler == nil {
 		return nil, Errorf(InvalidArgument, "rpc: subscribe %s: there is no handler", shown(pattern))
@@ -92,32 +100,55 @@ func (p *Peer) Subscribe(ctx context.Context, pattern string, handler pubsub.Han
 	if err != nil {
 		return nil, err
 	}
-	s := &PeerSubscription{inbox: in, pattern: pattern}
-	run, cancel := context.WithCancel(&peerValues{Context: p.endpoint.ctx, peer: p})
-	s.cancel = cancel
+	s := &PeerSubscription{inbox: in, pattern: pattern, cancel: func() {}}
 	guarded := p.endpoint.guard(handler)
 	if o.inline {
 		s.sub, err = in.bus.Subscribe(pattern, guarded, pubsub.Inline())
 	} else if s.reader, err = in.bus.Reader(pattern, o.reader...); err == nil {
-		started := p.endpoint.begin(func() {
-			for e, err := range s.reader.All(run) {
-				if err == nil {
-					_, _ = guarded(run, e) // logged
-				}
-			}
-		})
-		if !started {
-			err = &Error{Code: Unavailable, Message: "this side has shut down", cause: mux.ErrClosed}
-		}
+		err = s.run(guarded)
 	}
 	if err == nil {
 		err = in.want(ctx, s)
 	}
 	if err != nil {
 		s.stop()
-		return nil, asError(err)
+		s.cancel()
+		return nil, in.errorOf(err)
 	}
 	return s, nil
+}
+
+// run starts the goroutine of the handler. It ends with the subscription, and the other way
+// round; the end of the endpoint waits for it.
+func (s *PeerSubscription) run(handler pubsub.Handler) error {
+	p := s.inbox.peer
+	ctx, cancel := context.WithCancel(&peerValues{Context: p.endpoint.ctx, peer: p})
+	s.cancel = cancel
+	started := p.endpoint.begin(func() {
+		defer cancel()
+		defer s.leave()
+		for e, err := range s.reader.All(ctx) {
+			switch {
+			case err == nil:
+				_, _ = handler(ctx, e) // logged
+			case errors.Is(err, pubsub.ErrSlowReader):
+				p.endpoint.cfg.logger().Warn("netron: a handler of events is too slow, its subscription has ended", "peer", p.ID(), "pattern", s.pattern)
+			}
+		}
+	})
+	if !started {
+		cancel()
+		return &Error{Code: Unavailable, Message: "this side has shut down", cause: mux.ErrClosed}
+	}
+	return nil
+}
+
+// errorOf returns an error as the caller gets it: if the peer has been given up, why.
+func (in *inbox) errorOf(err error) error {
+	if cause := in.peer.Err(); cause != nil && errors.Is(err, pubsub.ErrClosed) {
+		return in.peer.callError(cause)
+	}
+	return asError(err)
 }
 
 // Events subscribes when the iteration begins, and unsubscribes when it ends. It yields
@@ -130,8 +161,15 @@ func (p *Peer) Events(ctx context.Context, pattern string, opts ...SubscribeOpti
 			yield(pubsub.Event{}, err)
 			return
 		}
-		defer p.endpoint.begin(func() { _ = s.Unsubscribe(p.endpoint.ctx) })
-		s.reader.All(ctx)(yield)
+		defer s.leave()
+		for e, err := range s.reader.All(ctx) {
+			if errors.Is(err, pubsub.ErrClosed) {
+				err = s.inbox.errorOf(err)
+			}
+			if !yield(e, err) {
+				return
+			}
+		}
 	}
 }
 
@@ -150,7 +188,7 @@ func (p *Peer) openReader(ctx context.Context, pattern string, opts []SubscribeO
 	}
 	if err != nil {
 		s.stop()
-		return nil, asError(err)
+		return nil, in.errorOf(err)
 	}
 	return s, nil
 }
@@ -169,30 +207,48 @@ func subscribeOptionsOf(opts []SubscribeOption) (o subscribeOptions, err error) 
 func (s *PeerSubscription) Pattern() string { return s.pattern }
 
 // Lost returns how many events the subscription has lost since it was made, as far as is
-// known: those for which there was no room, here or at the peer.
+// known: those for which there was no room, here or at the peer. If the peer has lost events
+// of so many names that it cannot tell them apart, these count for all subscriptions.
 func (s *PeerSubscription) Lost() uint64 {
 	if s.reader != nil {
 		return s.reader.Lost()
 	}
-	return s.inbox.lost.Load()
+	return s.lost.Load()
 }
 
 // Unsubscribe ends the subscription at once, and waits until the peer knows. The handler
-// may still be running. An error, also of ctx, says that the peer may go on sending, which
-// then reaches nobody. On a read owner it does not wait. Further calls do nothing.
+// may call it, and may still be running; its context ends when Unsubscribe returns. An error, also of ctx, says
+// that the peer may go on sending for a while, which reaches nobody. On a read owner it does
+// not wait. Further calls do nothing.
 func (s *PeerSubscription) Unsubscribe(ctx context.Context) error {
 	if !s.stop() {
 		return nil
 	}
+	defer s.cancel()
 	in := s.inbox
 	w := in.unwant(s)
 	if w == nil {
 		return nil
 	}
 	if mux.WouldBlock(ctx) != nil {
-		return in.peer.endpoint.background(ctx, func(ctx context.Context) { _ = in.settle(ctx, s.pattern, w) })
+		in.settleLater(s.pattern, w)
+		return nil
 	}
-	return in.settle(ctx, s.pattern, w)
+	err := in.settle(ctx, s.pattern, w)
+	if err != nil {
+		in.settleLater(s.pattern, w)
+	}
+	return err
+}
+
+// leave is Unsubscribe that does not wait.
+func (s *PeerSubscription) leave() {
+	if !s.stop() {
+		return
+	}
+	if w := s.inbox.unwant(s); w != nil {
+		s.inbox.settleLater(s.pattern, w)
+	}
 }
 
 // stop ends the local side, and reports whether it was there.
@@ -206,7 +262,6 @@ func (s *PeerSubscription) stop() bool {
 	if s.reader != nil {
 		s.reader.Close()
 	}
-	s.cancel()
 	return true
 }
 
@@ -234,6 +289,9 @@ func (p *Peer) openInbox() (*inbox, error) {
 	}
 	cfg := p.endpoint.cfg.Events.Bus
 	cfg.CachedNames, cfg.Payload, cfg.Changed = -1, nil, nil
+	if cfg.Logger == nil {
+		cfg.Logger = p.endpoint.cfg.logger()
+	}
 	bus, emitter, err := pubsub.NewPrivileged(cfg)
 	if err != nil {
 		return nil, asError(err)
@@ -249,8 +307,12 @@ func (p *Peer) openInbox() (*inbox, error) {
 // end ends all subscriptions, when the peer is given up. It does not block.
 func (in *inbox) end() {
 	in.mu.Lock()
-	in.ended = true
+	inline := in.inline
+	in.ended, in.wanted, in.inline = true, nil, nil
 	in.mu.Unlock()
+	for s := range inline {
+		s.sub.Unsubscribe()
+	}
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
 	_ = in.bus.Close(ended) // handlers are not waited for
@@ -277,7 +339,7 @@ func (in *inbox) want(ctx context.Context, s *PeerSubscription) error {
 	in.mu.Lock()
 	if in.ended {
 		in.mu.Unlock()
-		return in.peer.callError(in.peer.Err())
+		return pubsub.ErrClosed
 	}
 	w := in.wanted[s.pattern]
 	if w == nil {
@@ -285,68 +347,123 @@ func (in *inbox) want(ctx context.Context, s *PeerSubscription) error {
 		in.wanted[s.pattern] = w
 	}
 	w.users++
+	s.counted = true
+	if s.sub != nil {
+		if in.inline == nil {
+			in.inline = make(map[*PeerSubscription]struct{})
+		}
+		in.inline[s] = struct{}{}
+	}
 	in.mu.Unlock()
 	err := in.settle(ctx, s.pattern, w)
-	if err != nil {
-		in.unwant(s)
+	if p := in.peer; p.mayRetry(ctx, err) {
+		err = p.retried(ctx, err, func(ctx context.Context) error { return in.settle(ctx, s.pattern, w) })
+	}
+	if err != nil && in.unwant(s) != nil {
+		in.settleLater(s.pattern, w)
 	}
 	return err
 }
 
-// unwant takes a subscription off the count, and returns what is to be settled then.
+// unwant takes a subscription off the count, once, and returns what is to be settled then.
 func (in *inbox) unwant(s *PeerSubscription) *wanted {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	delete(in.inline, s)
 	w := in.wanted[s.pattern]
-	if w == nil {
+	if !s.counted || w == nil {
 		return nil
 	}
+	s.counted = false
 	if w.users--; w.users > 0 {
 		return nil
 	}
 	return w
 }
 
-// settle makes the peer know whether the pattern is wanted.
+// settleLater is settle without waiting for it.
+func (in *inbox) settleLater(pattern string, w *wanted) {
+	e := in.peer.endpoint
+	e.begin(func() { _ = in.settleNow(e.ctx, pattern, w) })
+}
+
+// settle makes the peer know whether the pattern is wanted. When ctx ends it waits no
+// longer, but what has been asked is not given up: the peer might take up what comes
+// next before it.
 func (in *inbox) settle(ctx context.Context, pattern string, w *wanted) error {
+	if in.isSettled(w) {
+		return nil
+	}
+	if err := mux.WouldBlock(ctx); err != nil {
+		return in.peer.callError(err)
+	}
+	if err := ctx.Err(); err != nil {
+		return asError(err)
+	}
+	outcome := make(chan error, 1)
+	run, cancel := context.WithoutCancel(ctx), context.CancelFunc(func() {})
+	if deadline, ok := ctx.Deadline(); ok {
+		run, cancel = context.WithDeadline(run, deadline)
+	}
+	if !in.peer.endpoint.begin(func() {
+		defer cancel()
+		outcome <- in.settleNow(run, pattern, w)
+	}) {
+		cancel()
+		return &Error{Code: Unavailable, Message: "this side has shut down", cause: mux.ErrClosed}
+	}
+	select {
+	case err := <-outcome:
+		return err
+	case <-ctx.Done():
+		return asError(ctx.Err())
+	}
+}
+
+// isSettled reports whether the peer knows a pattern that is wanted, and nobody asks it.
+func (in *inbox) isSettled(w *wanted) bool {
 	select {
 	case w.busy <- struct{}{}:
 		defer func() { <-w.busy }()
-	case <-ctx.Done():
-		return ctx.Err()
+	default:
+		return false
 	}
+	c := in.peer.conn.Load()
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return w.users > 0 && w.isKnown(c)
+}
+
+// settleNow is settle on a goroutine of its own. It forgets a pattern that is not wanted,
+// but only when the peer has answered: the next one who wants it must not overtake.
+func (in *inbox) settleNow(ctx context.Context, pattern string, w *wanted) (failed error) {
+	w.busy <- struct{}{} // who has it waits for the peer, within a limit
+	defer func() { <-w.busy }()
 	for {
 		c := in.peer.conn.Load()
-		wants, asked := in.look(pattern, w)
-		var err error
+		in.mu.Lock()
+		users, asked := w.users, w.asked
+		isKnown := w.isKnown(c)
 		switch {
-		case wants && asked != c:
-			err = in.ask(ctx, c, pattern, w)
-		case !wants && asked == c:
-			in.note(w, nil)
-			err = c.runTask(ctx, taskUnsubscribe, nil, pattern)
+		case users == 0 && asked != nil:
+			w.asked, w.agreed = nil, false
+		case users == 0 && in.wanted[pattern] == w:
+			delete(in.wanted, pattern)
 		}
-		if err != nil || in.peer.conn.Load() == c {
-			return err
+		in.mu.Unlock()
+		switch {
+		case users > 0 && !isKnown:
+			if err := in.ask(ctx, c, pattern, w); err != nil {
+				return err
+			}
+		case users == 0 && asked != nil:
+			if asked.session.Err() == nil {
+				failed = asked.runTask(ctx, taskUnsubscribe, nil, pattern)
+			}
+		case in.peer.conn.Load() == c:
+			return failed
 		}
 	}
-}
-
-// look returns whether a pattern is wanted, and where it was asked for. One that is not is
-// forgotten.
-func (in *inbox) look(pattern string, w *wanted) (wants bool, asked *conn) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if w.users == 0 && in.wanted[pattern] == w {
-		delete(in.wanted, pattern)
-	}
-	return w.users > 0, w.asked
-}
-
-func (in *inbox) note(w *wanted, asked *conn) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	w.asked = asked
 }
 
 // ask subscribes at the peer over a connection. w.busy is held.
@@ -357,11 +474,33 @@ func (in *inbox) ask(ctx context.Context, c *conn, pattern string, w *wanted) er
 	if !c.session.CanEvent() && pubsub.CheckName(pattern) != nil {
 		return &Error{Code: Unimplemented, Message: fmt.Sprintf("subscribe %s: the peer does not know patterns", shown(pattern)), cause: errors.ErrUnsupported}
 	}
-	if err := c.runTask(ctx, taskSubscribe, nil, pattern); err != nil {
-		return err
+	in.note(w, c, false) // from now on it may know
+	err := c.runTask(ctx, taskSubscribe, nil, pattern)
+	e, isError := errors.AsType[*Error](err)
+	switch sent, known := WasSent(err); {
+	case err == nil:
+		in.note(w, c, true)
+	case isError && e.remote, known && !sent:
+		in.note(w, nil, false)
 	}
-	in.note(w, c)
-	return nil
+	return err
+}
+
+func (in *inbox) note(w *wanted, asked *conn, agreed bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	w.asked, w.agreed = asked, agreed
+}
+
+// isKnown reports whether the peer has agreed on c, or on a connection that is to take
+// over. inbox.mu is held.
+func (w *wanted) isKnown(c *conn) bool {
+	return w.agreed && (w.asked == c || w.asked == w.tried && w.asked.session.Err() == nil)
+}
+
+// isSettled reports whether there is nothing to ask for on c. inbox.mu is held.
+func (w *wanted) isSettled(c *conn) bool {
+	return w.users == 0 || w.asked == c && w.agreed || w.tried == c
 }
 
 // resubscribed reports whether all that is wanted was asked for on c.
@@ -373,7 +512,7 @@ func (p *Peer) resubscribed(c *conn) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for _, w := range in.wanted {
-		if w.users > 0 && w.asked != c {
+		if !w.isSettled(c) {
 			return false
 		}
 	}
@@ -394,28 +533,42 @@ func (c *conn) resubscribe(ctx context.Context) error {
 	var all []entry
 	in.mu.Lock()
 	for pattern, w := range in.wanted {
-		all = append(all, entry{pattern, w})
+		if !w.isSettled(c) {
+			all = append(all, entry{pattern, w})
+		}
 	}
 	in.mu.Unlock()
-	forEach(all, func(e entry) {
-		select {
-		case e.busy <- struct{}{}:
-			defer func() { <-e.busy }()
-		case <-ctx.Done():
-			return
-		}
-		if wants, asked := in.look(e.pattern, e.wanted); !wants || asked == c {
-			return
-		}
-		if err := in.ask(ctx, c, e.pattern, e.wanted); err != nil && c.session.Err() == nil && ctx.Err() == nil {
-			in.note(e.wanted, c) // as good as it gets
-			c.endpoint.cfg.logger().Warn("netron: a peer refuses a subscription after a reconnect", "peer", c.peer.ID(), "pattern", e.pattern, "err", err)
-		}
-	})
+	forEach(all, func(e entry) { in.askAgain(ctx, c, e.pattern, e.wanted) })
 	if err := c.session.Err(); err != nil {
 		return &mux.LostError{Cause: err}
 	}
 	return ctx.Err()
+}
+
+// askAgain is ask for a connection that is to take over.
+func (in *inbox) askAgain(ctx context.Context, c *conn, pattern string, w *wanted) {
+	select {
+	case w.busy <- struct{}{}:
+		defer func() { <-w.busy }()
+	case <-ctx.Done():
+		return
+	}
+	in.mu.Lock()
+	isSettled := w.isSettled(c)
+	in.mu.Unlock()
+	if isSettled {
+		return
+	}
+	err := in.ask(ctx, c, pattern, w)
+	if err != nil && (c.session.Err() != nil || ctx.Err() != nil) {
+		return
+	}
+	in.mu.Lock()
+	w.tried = c
+	in.mu.Unlock()
+	if err != nil {
+		c.endpoint.cfg.logger().Warn("netron: a peer refuses a subscription after a reconnect", "peer", c.peer.ID(), "pattern", pattern, "err", err)
+	}
 }
 
 // event is told on the read owner of an EVENT packet (protocol section 12.4). A malformed
@@ -441,7 +594,7 @@ func (c *conn) event(_ *mux.Session, payload []byte) {
 // eventsLost takes the notice that the peer has not sent some events.
 func (c *conn) eventsLost(d *codec.Decoder, n int) {
 	in := c.peer.inbox.Load()
-	if in == nil || n < 3 || d.Skip() != nil {
+	if in == nil || n < 3 || c.muted.Load() || d.Skip() != nil {
 		return
 	}
 	name, err := d.StringBytes()
@@ -452,9 +605,19 @@ func (c *conn) eventsLost(d *codec.Decoder, n int) {
 	if d.Decode(&count) != nil || !(count >= 1) {
 		return
 	}
-	lost := uint64(min(count, 1<<53))
-	in.lost.Add(lost)
-	in.bus.Lose(string(name), lost)
+	in.lose(string(name), uint64(min(count, 1<<53)))
+}
+
+// lose tells the subscriptions to which events of a name belong that n are missing.
+func (in *inbox) lose(name string, n uint64) {
+	in.bus.Lose(name, n)
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for s := range in.inline {
+		if name == mux.OtherEvents || pubsub.Matches(s.pattern, name) {
+			s.lost.Add(n)
+		}
+	}
 }
 
 // invokeEmit serves the task emit, on the read owner so that events stay in order. It
@@ -473,7 +636,7 @@ func (e *Endpoint) invokeEmit(ctx context.Context, args []byte, n int, lim codec
 // the read owner.
 func (c *conn) deliver(name, args []byte, n int) {
 	in, receive := c.peer.inbox.Load(), c.endpoint.receive
-	if in == nil && receive == nil || len(name) > maxEventName {
+	if in == nil && receive == nil || len(name) > maxEventName || c.muted.Load() {
 		return
 	}
 	if string(name) != c.lastEvent {

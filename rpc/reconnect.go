@@ -148,6 +148,8 @@ func (p *Peer) attached(c *conn) {
 	l.candidate = c
 	if p.redial == nil || l.event.State == StateConnecting {
 		p.conn.Store(c) // handlers of its first requests may want to call back
+	} else {
+		c.muted.Store(true) // until Adopt
 	}
 }
 
@@ -165,7 +167,7 @@ func (p *Peer) becameReady() {
 // Adopt makes the connection that was bound last that of the peer, when its handshake is
 // done, the services that stubs stand for have been found on it, the events that are
 // wanted subscribed to, and it was tried to publish the services of this side. If it returns an error the caller closes the connection.
-func (p *Peer) Adopt(ctx context.Context) error {
+func (p *Peer) Adopt(ctx context.Context) (err error) {
 	l := &p.life
 	l.mu.Lock()
 	c := l.candidate
@@ -173,12 +175,20 @@ func (p *Peer) Adopt(ctx context.Context) error {
 	if err := c.waitReady(ctx); err != nil {
 		return err
 	}
+	before := p.conn.Load()
+	defer func() {
+		if err != nil {
+			c.muted.Store(true)
+			before.muted.Store(false)
+		}
+	}()
 	views, outcomes := make(map[*binding]*stubView), make(map[*publication]error)
 	for {
 		if err := c.findServices(ctx, views); err != nil {
 			return err
 		}
 		c.publishAll(ctx, outcomes)
+		c.takeEventsFrom(before)
 		if err := c.resubscribe(ctx); err != nil {
 			return err
 		}
@@ -186,6 +196,16 @@ func (p *Peer) Adopt(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// takeEventsFrom has events come over c from now on. Those of the connection before are
+// dropped if it is to the same node, which may go on with it for a while: they would come
+// twice.
+func (c *conn) takeEventsFrom(before *conn) {
+	if before != c && before.info.Load() != nil && before.info.Load().ID == c.info.Load().ID {
+		before.muted.Store(true)
+	}
+	c.muted.Store(false)
 }
 
 // install makes c the connection of the peer, unless there are stubs without a view, or

@@ -2,11 +2,13 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/d-e-v-grid/netron/codec"
+	"github.com/d-e-v-grid/netron/pubsub"
 )
 
 // Events that an endpoint emits about itself (protocol section 9.3). Only it can emit
@@ -89,7 +91,7 @@ func (e *Endpoint) emitOwn() {
 		o.queue = slices.Delete(o.queue, 0, 1)
 		o.mu.Unlock()
 		ctx, cancel := context.WithTimeout(e.ctx, ownEventTime)
-		if _, err := e.emitter.EmitParallel(ctx, next.name, next.arg); err != nil {
+		if _, err := e.emitter.EmitParallel(ctx, next.name, next.arg); err != nil && !errors.Is(err, pubsub.ErrClosed) {
 			e.cfg.logger().Warn("netron: handlers of an event failed", "event", next.name, "err", err)
 		}
 		cancel()
