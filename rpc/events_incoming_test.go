@@ -29,21 +29,21 @@ func collectInline(t *testing.T, w *wirePeer, pattern string) *[]string {
 }
 
 // subscribeAt subscribes at the peer, which agrees.
-func subscribeAt(t *testing.T, w *wirePeer, pattern string, h pubsub.Handler, opts ...SubscribeOption) {
+func subscribeAt(t *testing.T, w *wirePeer, pattern string, h pubsub.Handler, opts ...SubscribeOption) *PeerSubscription {
 	t.Helper()
-	done := make(chan struct{})
+	done := make(chan *PeerSubscription, 1)
 	go func() {
-		defer close(done)
-		_, err := w.peer.Subscribe(t.Context(), pattern, h, opts...)
+		s, err := w.peer.Subscribe(t.Context(), pattern, h, opts...)
 		if err != nil {
 			t.Errorf("Subscribe %s = %v", pattern, err)
 		}
+		done <- s
 	}()
 	if w.peer.Kind() == mux.KindLegacy {
 		w.reply(map[string]any{"services": codec.Map{}}, taskAbilities, map[string]any{"allowServiceEvents": false})
 	}
 	w.agree(taskSubscribe, pattern)
-	<-done
+	return <-done
 }
 
 var errHandler = errors.New("of a handler")
