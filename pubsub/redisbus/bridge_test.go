@@ -227,7 +227,7 @@ func TestTopicsCross(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	want := order{ID: 1 << 40, Items: []string{"a", "b"}, At: time.UnixMilli(1_700_000_000_000).UTC()}
+	want := order{ID: 1 << 30, Items: []string{"a", "b"}, At: time.UnixMilli(1_700_000_000_000).UTC()}
 	if err := created.Emit(context.Background(), a.bus, want); err != nil {
 		t.Fatal(err)
 	}
