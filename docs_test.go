@@ -51,6 +51,8 @@ var packages = map[string]string{
 	"codec":      modulePath + "/codec",
 	"netron":     modulePath,
 	"netrontest": modulePath + "/netrontest",
+	"pubsub":     modulePath + "/pubsub",
+	"redisbus":   modulePath + "/pubsub/redisbus",
 	"rpc":        modulePath + "/rpc",
 	"auth":       modulePath + "/rpc/auth",
 	"resilience": modulePath + "/rpc/resilience",

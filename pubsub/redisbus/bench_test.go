@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/rueidis"
+
 	"github.com/d-e-v-grid/netron/internal/redistest"
 	"github.com/d-e-v-grid/netron/pubsub"
 )
@@ -71,6 +73,41 @@ func BenchmarkCross(b *testing.B) {
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
 			if st := to.Stats(); st.Missed+st.Overflowed != 0 {
 				b.Errorf("events were lost: %+v", st)
+			}
+		})
+	}
+}
+
+// BenchmarkArrive is what a message costs a node that does not want it: one of its own,
+// one of a name outside its patterns, and one that nobody subscribed to.
+func BenchmarkArrive(b *testing.B) {
+	bus, err := pubsub.New(pubsub.Config{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx := context.Background()
+	bridge := &Bridge{
+		bus: bus, self: emitter{node: "n", epoch: 1}, patterns: []string{"x:*"},
+		in: newQueue[*envelope](10, 1<<20), heard: make(map[emitter]uint64),
+	}
+	bridge.head = string(appendHead(nil, bridge.self))
+	for _, tc := range []struct {
+		what, name string
+		from       emitter
+	}{
+		{"own", "x:y", bridge.self},
+		{"otherName", "y:x", emitter{"o", 1}},
+		{"nobody", "x:y", emitter{"o", 1}},
+	} {
+		b.Run(tc.what, func(b *testing.B) {
+			m := rueidis.PubSubMessage{Message: encodeEnvelope(b, tc.from, tc.name, 0, 1, "hello", 7)}
+			b.ReportAllocs()
+			for b.Loop() {
+				clear(bridge.heard)
+				bridge.arrive(m)
+				for _, e := range bridge.in.take(nil, 1) {
+					bridge.emit(ctx, e)
+				}
 			}
 		})
 	}
