@@ -2,6 +2,7 @@ package redisbus
 
 import (
 	"errors"
+	"unicode/utf8"
 
 	"github.com/d-e-v-grid/netron/codec"
 )
@@ -103,7 +104,7 @@ func parseText(d *codec.Decoder, maxBytes int) (string, error) {
 		return "", errEnvelope
 	}
 	p, err := d.StringBytes()
-	if err != nil || len(p) == 0 || len(p) > maxBytes {
+	if err != nil || len(p) == 0 || len(p) > maxBytes || !utf8.Valid(p) {
 		return "", errEnvelope
 	}
 	return string(p), nil

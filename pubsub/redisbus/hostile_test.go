@@ -97,6 +97,8 @@ func malformed(t testing.TB) map[string]string {
 		"no node":             list(1, "", 1, "x", 0, none, 1),
 		"a number for a node": list(1, 2, 1, "x", 0, none, 1),
 		"a long node":         list(1, strings.Repeat("n", maxNodeBytes+1), 1, "x", 0, none, 1),
+		"a node of no text":   strings.Replace(list(1, "text", 1, "x", 0, none, 1), "text", "\xff\xff\xff\xff", 1),
+		"a name of no text":   strings.Replace(list(1, "n", 1, "text", 0, none, 1), "text", "\xff\xff\xff\xff", 1),
 		"a bad epoch":         list(1, "n", -1, "x", 0, none, 1),
 		"a long epoch":        list(1, "n", 1e300, "x", 0, none, 1),
 		"no name":             list(1, "n", 1, nil, 0, none, 1),
@@ -124,7 +126,6 @@ func TestHostileMessages(t *testing.T) {
 	}
 	refused := []string{
 		x.event("service:expose", 1), x.event("peer:disconnect"), x.event("a::b"), x.event("a*"),
-		strings.Replace(x.event("text"), "text", "\xff\xff\xff\xff", 1),
 		x.event(strings.Repeat("n", 300)), x.event("large", strings.Repeat("x", 1000)),
 	}
 	x.publish(refused...)
