@@ -381,10 +381,11 @@ func (in *inbox) unwant(s *PeerSubscription) *wanted {
 	return w
 }
 
-// settleLater is settle without waiting for it.
+// settleLater is settle for a pattern that is not wanted any more, without waiting for it.
+// Who wants it again meanwhile asks, and learns the answer.
 func (in *inbox) settleLater(pattern string, w *wanted) {
 	e := in.peer.endpoint
-	e.begin(func() { _ = in.settleNow(e.ctx, pattern, w) })
+	e.begin(func() { _ = in.settleNow(e.ctx, pattern, w, false) })
 }
 
 // settle makes the peer know whether the pattern is wanted. When ctx ends it waits no
@@ -407,7 +408,7 @@ func (in *inbox) settle(ctx context.Context, pattern string, w *wanted) error {
 	}
 	if !in.peer.endpoint.begin(func() {
 		defer cancel()
-		outcome <- in.settleNow(run, pattern, w)
+		outcome <- in.settleNow(run, pattern, w, true)
 	}) {
 		cancel()
 		return &Error{Code: Unavailable, Message: "this side has shut down", cause: mux.ErrClosed}
@@ -436,7 +437,7 @@ func (in *inbox) isSettled(w *wanted) bool {
 
 // settleNow is settle on a goroutine of its own. It forgets a pattern that is not wanted,
 // but only when the peer has answered: the next one who wants it must not overtake.
-func (in *inbox) settleNow(ctx context.Context, pattern string, w *wanted) (failed error) {
+func (in *inbox) settleNow(ctx context.Context, pattern string, w *wanted, asks bool) (failed error) {
 	w.busy <- struct{}{} // who has it waits for the peer, within a limit
 	defer func() { <-w.busy }()
 	for {
@@ -452,6 +453,8 @@ func (in *inbox) settleNow(ctx context.Context, pattern string, w *wanted) (fail
 		}
 		in.mu.Unlock()
 		switch {
+		case users > 0 && !asks:
+			return failed
 		case users > 0 && !isKnown:
 			if err := in.ask(ctx, c, pattern, w); err != nil {
 				return err
