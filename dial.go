@@ -75,11 +75,11 @@ func DialAlso(urls ...string) DialOption {
 // with an error of code [Unavailable], as do those made until it is back, unless their
 // context says otherwise, see [Idempotent] and Config.OfflineCalls. Stubs stay good.
 //
-// If it cannot be connected to now Dial returns the error, and does not try again. Its code
-// is [Unavailable], or [Unauthenticated] for a token that is refused, or that which belongs
-// to the HTTP status of a refused upgrade. ctx and
+// If it cannot be connected to now Dial returns the error, and does not try again. ctx and
 // Config.ConnectTimeout limit this alone. A dial under way when the node is closed returns
-// an error wrapping [ErrClosed].
+// an error wrapping [ErrClosed]. [CodeOf] an error is [Unavailable], unless more is known:
+// [Unauthenticated] for a token that is refused, what belongs to the HTTP status of a
+// refused upgrade, or what ended ctx.
 func (n *Node) Dial(ctx context.Context, url string, opts ...DialOption) (*Peer, error) {
 	return n.dial(ctx, url, n.cfg.ID, opts)
 }
@@ -87,7 +87,7 @@ func (n *Node) Dial(ctx context.Context, url string, opts ...DialOption) (*Peer,
 // maxPoolConns is how many connections a pool has at most.
 const maxPoolConns = 256
 
-// DialPool is [Node.Dial] for n connections to one peer, 1 to 256, over which calls are
+// DialPool is [Node.Dial] for conns connections to one peer, 1 to 256, over which calls are
 // spread by how many are under way: see [Pool] and [QueryPool]. Each of them has all
 // options, reconnects on its own, and is a peer of its own to the other side: the first
 // one has the id of the node, the others "id#2", "id#3" and so on. Two to four are enough

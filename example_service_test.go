@@ -16,15 +16,11 @@ func startNode(cfg netron.Config) (node *netron.Node, stop func()) {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := node.Listen(); err != nil {
+	if err := node.Start(); err != nil {
 		log.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	served := make(chan error, 1)
-	go func() { served <- node.Serve(ctx) }()
 	return node, func() {
-		cancel()
-		if err := <-served; err != nil && !errors.Is(err, netron.ErrClosed) {
+		if err := node.Shutdown(context.Background()); err != nil {
 			log.Print(err)
 		}
 	}

@@ -186,8 +186,9 @@ func (n *Node) Addr() string {
 
 // Serve listens on Config.Addr and serves until ctx ends. Then it stops
 // accepting, sends peers elsewhere, lets running requests finish within
-// Config.DrainTimeout, ends all connections of the node, dialled ones included, and returns nil. If the node is
-// shut down by other means it returns [ErrClosed]. It may be called once;
+// Config.DrainTimeout, ends all connections of the node, dialled ones included, and
+// returns nil. If the node is shut down by other means it returns [ErrClosed]. It may be
+// called once, and not after [Node.Start];
 // [Node.ServeListener] may be called for further listeners.
 func (n *Node) Serve(ctx context.Context) error {
 	if err := n.Listen(); err != nil {

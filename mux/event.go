@@ -67,6 +67,9 @@ const (
 	// eventRoom is more than frame, header and the name of the task add to an event.
 	eventRoom = 48
 
+	// keptEvents is for how many events a session keeps the memory of its queue.
+	keptEvents = 1024
+
 	// maxLosses is how many names of lost events are kept apart in one place. Others
 	// are counted under [OtherEvents].
 	maxLosses = 16
@@ -80,14 +83,14 @@ const OtherEvents = "*"
 // gets one with its first event.
 type outbox struct {
 	mu      sync.Mutex
-	queue   []outEvent // those from head on; guarded by mu
-	head    int        // guarded by mu
-	count   int        // of the events in queue, which has losses as well; guarded by mu
-	bytes   int        // of the events; guarded by mu
-	active  bool       // the link is to look, or does; guarded by mu
-	stalled bool       // somebody has waited for room in vain; guarded by mu
-	closed  bool       // guarded by mu
-	roomc   chan struct{}
+	queue   []outEvent    // those from head on; guarded by mu
+	head    int           // guarded by mu
+	count   int           // of the events in queue, which has losses as well; guarded by mu
+	bytes   int           // of the events; guarded by mu
+	active  bool          // the link is to look, or does; guarded by mu
+	stalled bool          // somebody has waited for room in vain; guarded by mu
+	closed  bool          // guarded by mu
+	roomc   chan struct{} // closed when something was taken, nil while nobody waits; guarded by mu
 
 	sent, dropped atomic.Uint64
 
@@ -114,8 +117,10 @@ type loss struct {
 func (s *Session) CanEvent() bool { return s.canEvent.Load() }
 
 // SendEvent queues an event: as EVENT if the peer negotiated that, else as the task emit,
-// whose answer nobody waits for. If there is no room o decides; Block waits for at most patience and not beyond ctx, and not at all on
-// a read owner. The error is [ErrDropped], or the end of the session, or of ctx.
+// whose answer nobody waits for. If there is no room o decides; [Block] waits for at most
+// patience and not beyond ctx, and not at all on a read owner. The session keeps e until it
+// has sent it. The error is [ErrDropped], that of ctx, or a [*LostError] at the end of the
+// session. Any number of goroutines may send; what one sends stays in order.
 //
 // Protocol sections 9.2 and 12.4.
 func (s *Session) SendEvent(ctx context.Context, e *Event, o Overflow, patience time.Duration) error {
@@ -302,11 +307,17 @@ func (o *outbox) take(limit int) {
 			o.count--
 			o.bytes -= len(e.event.payload)
 		}
+		for _, l := range e.lost {
+			size += len(l.name) + eventRoom
+		}
 	}
-	if o.head == len(o.queue) {
-		o.queue, o.head = o.queue[:0], 0
-	} else {
+	switch {
+	case o.head < len(o.queue):
 		o.compact()
+	case cap(o.queue) > keptEvents: // one burst must not pin memory
+		o.queue, o.head = nil, 0
+	default:
+		o.queue, o.head = o.queue[:0], 0
 	}
 	if len(o.taken) == 0 {
 		o.active = false

@@ -286,3 +286,35 @@ func TestGivenUpEventsCount(t *testing.T) {
 		}
 	})
 }
+
+// TestEventsAfterBurst checks that a session does not keep the memory of a burst.
+func TestEventsAfterBurst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tc := newSubscriber(t, Config{})
+		defer tc.end()
+		tc.hold()
+		for range 4 * keptEvents {
+			if err := emit(t.Context(), tc.session, "a", Block, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		tc.release()
+		synctest.Wait()
+		if n := cap(tc.session.events.Load().queue); n > keptEvents {
+			t.Errorf("there is room for %d events, want no more than for %d", n, keptEvents)
+		}
+	})
+}
+
+// TestLossesInOneWrite checks that notices of losses count for the size of a write.
+func TestLossesInOneWrite(t *testing.T) {
+	box := &outbox{}
+	name := strings.Repeat("x", 200)
+	for range 1000 {
+		box.queue = append(box.queue, outEvent{lost: []loss{{name, 1}, {name + "y", 1}}})
+	}
+	box.take(eventShare)
+	if n := len(box.taken); n == 0 || n > eventShare/(2*len(name)) {
+		t.Errorf("%d pairs of notices in a write, want about %d bytes", n, eventShare)
+	}
+}

@@ -54,9 +54,7 @@ func NewPrivileged(cfg Config) (*Bus, Emitter, error) {
 		drained: make(chan struct{}),
 		readers: make(map[*Subscription]bool),
 	}
-	for _, name := range internalNames {
-		b.internal = append(b.internal, name)
-	}
+	b.internal = append(b.internal, internalNames[:]...)
 	for _, name := range cfg.Internal {
 		if err := checkName(name, cfg.maxNameBytes(), cfg.maxSegments()); err != nil {
 			return nil, Emitter{}, err

@@ -23,18 +23,24 @@ func NewTopic[T any](name string) Topic[T] { return Topic[T]{name} }
 // Name returns the name.
 func (t Topic[T]) Name() string { return t.name }
 
-// Subscribe has handler called for each event of the topic. See [Bus.Subscribe].
-func (t Topic[T]) Subscribe(b *Bus, handler func(ctx context.Context, v T) error, opts ...Option) (*Subscription, error) {
-	if handler == nil {
-		return b.Subscribe(t.name, nil, opts...)
+// Handler returns a handler of events which calls fn with their value, for those who
+// subscribe elsewhere than on a bus, such as at a peer. It is nil if fn is.
+func (t Topic[T]) Handler(fn func(ctx context.Context, v T) error) Handler {
+	if fn == nil {
+		return nil
 	}
-	return b.Subscribe(t.name, func(ctx context.Context, e Event) (any, error) {
+	return func(ctx context.Context, e Event) (any, error) {
 		v, err := valueOf[T](e)
 		if err != nil {
 			return nil, err
 		}
-		return nil, handler(ctx, v)
-	}, opts...)
+		return nil, fn(ctx, v)
+	}
+}
+
+// Subscribe has handler called for each event of the topic. See [Bus.Subscribe].
+func (t Topic[T]) Subscribe(b *Bus, handler func(ctx context.Context, v T) error, opts ...Option) (*Subscription, error) {
+	return b.Subscribe(t.name, t.Handler(handler), opts...)
 }
 
 // Handle subscribes a handler with a result, for [Reduce] and for those who emit the

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -394,8 +395,27 @@ func (e *Endpoint) Close() error {
 	stop()
 	_ = e.bus.Close(ended) // handlers that are left behind have the time of the workers
 	e.cancel(mux.ErrClosed)
-	e.wg.Wait()
-	return e.workers.Close(workersGrace)
+	over := time.Now().Add(workersGrace)
+	late := waitWithin(&e.wg, workersGrace)
+	return errors.Join(e.workers.Close(max(time.Until(over), time.Millisecond)), late)
+}
+
+// waitWithin waits for goroutines of the endpoint, some of which run functions of the
+// application. Those that ignore the end of their context are left behind after d.
+func waitWithin(wg *sync.WaitGroup, d time.Duration) error {
+	done := make(chan struct{})
+	go func() { // ends with the last of them
+		wg.Wait()
+		close(done)
+	}()
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-done:
+		return nil
+	case <-t.C:
+		return errors.New("rpc: close: a handler or callback ignores the end of its context")
+	}
 }
 
 // beginRedial is begin for a goroutine that dials again.

@@ -94,11 +94,13 @@ func (c *EventConfig) overflow() mux.Overflow {
 func (e *Endpoint) Bus() *pubsub.Bus { return e.bus }
 
 // Broadcast sends an event to all connected peers, whether they have subscribed to it or
-// not. Peers that have no handler for it drop it. It does not wait for them; Config.Events
-// says what becomes of an event for which there is no room.
+// not. Peers that have no handler for it drop it. It does not wait until they have it;
+// Config.Events says what becomes of an event for which there is no room, and for how long
+// [pubsub.Block] waits for each of them. Peers that have yet to prove who they are, see
+// Config.Admit, do not get it.
 //
-// Peers that have yet to prove who they are, see Config.Admit, do not get it. A name of the
-// endpoint's own events is an error of code [PermissionDenied].
+// That a peer reads too slowly, or has gone, is no error. Errors are that of ctx, after which
+// some peers have not got the event, and those of the event itself, see [Peer.Emit].
 func (e *Endpoint) Broadcast(ctx context.Context, name string, args ...any) error {
 	event, err := e.newEvent(name, args)
 	if err != nil {
@@ -108,8 +110,9 @@ func (e *Endpoint) Broadcast(ctx context.Context, name string, args ...any) erro
 		if !p.isAdmitted() {
 			continue
 		}
-		if err := p.sendEvent(ctx, event); ctx.Err() != nil {
-			return err
+		_ = p.sendEvent(ctx, event) // the peer's business
+		if err := ctx.Err(); err != nil {
+			return asError(err)
 		}
 	}
 	return nil

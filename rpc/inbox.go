@@ -217,9 +217,9 @@ func (s *PeerSubscription) Lost() uint64 {
 }
 
 // Unsubscribe ends the subscription at once, and waits until the peer knows. The handler
-// may call it, and may still be running; its context ends when Unsubscribe returns. An error, also of ctx, says
-// that the peer may go on sending for a while, which reaches nobody. On a read owner it does
-// not wait. Further calls do nothing.
+// may call it, and may still be running; its context ends when Unsubscribe returns. An
+// error, also of ctx, says that the peer may go on sending for a while, which reaches
+// nobody. On a read owner it does not wait. Further calls do nothing.
 func (s *PeerSubscription) Unsubscribe(ctx context.Context) error {
 	if !s.stop() {
 		return nil
@@ -392,7 +392,7 @@ func (in *inbox) settleLater(pattern string, w *wanted) {
 // longer, but what has been asked is not given up: the peer might take up what comes
 // next before it.
 func (in *inbox) settle(ctx context.Context, pattern string, w *wanted) error {
-	if in.isSettled(w) {
+	if in.hasAgreed(w) {
 		return nil
 	}
 	if err := mux.WouldBlock(ctx); err != nil {
@@ -421,8 +421,8 @@ func (in *inbox) settle(ctx context.Context, pattern string, w *wanted) error {
 	}
 }
 
-// isSettled reports whether the peer knows a pattern that is wanted, and nobody asks it.
-func (in *inbox) isSettled(w *wanted) bool {
+// hasAgreed reports whether the peer knows a pattern that is wanted, and nobody asks it.
+func (in *inbox) hasAgreed(w *wanted) bool {
 	select {
 	case w.busy <- struct{}{}:
 		defer func() { <-w.busy }()

@@ -425,3 +425,43 @@ func TestEndOfSubscriptions(t *testing.T) {
 		})
 	}
 }
+
+// TestCloseLeavesHandlersBehind checks that a handler of events which ignores the end of
+// its context holds up the end of the endpoint only for the time that all have.
+func TestCloseLeavesHandlersBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var ends [2]*Endpoint
+		for i, id := range []string{"a", "b"} {
+			e, err := NewEndpoint(Config{ID: id})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ends[i] = e
+		}
+		near, _ := join(ends[0], ends[1])
+		started, release := make(chan struct{}), make(chan struct{})
+		if _, err := near.Subscribe(t.Context(), "a", func(context.Context, pubsub.Event) (any, error) {
+			close(started)
+			<-release
+			return nil, nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ends[1].Bus().EmitParallel(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+		<-started
+		_ = near.Close()
+		start := time.Now()
+		if err := ends[0].Close(); err == nil {
+			t.Error("Close does not say that a handler was left behind")
+		}
+		if took := time.Since(start); took < workersGrace || took > workersGrace+time.Second {
+			t.Errorf("Close took %v, want about %v", took, workersGrace)
+		}
+		close(release)
+		if err := ends[1].Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -125,7 +125,8 @@ type Handler func(ctx context.Context, r *Request) (codec.Raw, error)
 // requests share belongs outside of it.
 //
 // Middleware of an inline method runs on the goroutine that reads the connection and
-// must not block.
+// must not block. That goes for the task emit too, by which TypeScript peers send events;
+// events of other peers pass no middleware, see [EventConfig] and [pubsub.Bus.Use].
 type Middleware func(next Handler) Handler
 
 // Use adds middleware for all requests of peers: calls, properties and tasks, those

@@ -166,7 +166,8 @@ func (p *Peer) becameReady() {
 
 // Adopt makes the connection that was bound last that of the peer, when its handshake is
 // done, the services that stubs stand for have been found on it, the events that are
-// wanted subscribed to, and it was tried to publish the services of this side. If it returns an error the caller closes the connection.
+// wanted subscribed to, and it was tried to publish the services of this side. If it
+// returns an error the caller closes the connection.
 func (p *Peer) Adopt(ctx context.Context) (err error) {
 	l := &p.life
 	l.mu.Lock()

@@ -147,7 +147,7 @@ func (p *Peer) stateEvent() StateEvent {
 // OnState has fn called for each change of the state from now on, one at a time and in
 // order, on a goroutine that lasts as long as there are events. While fn does not
 // return up to 64 events wait; of more the oldest are dropped. The end of the node waits
-// for fn, which therefore must not close it. remove takes fn back.
+// for fn, up to 10 s, which therefore must not close it. remove takes fn back.
 func (p *Peer) OnState(fn func(StateEvent)) (remove func()) {
 	f := &stateFunc{fn: fn}
 	l := &p.life

@@ -44,13 +44,17 @@ func run(ctx context.Context) error {
 		"token-of-ann": {UserID: "ann", Roles: []string{"editor"}},
 		"token-of-bob": {UserID: "bob", Roles: []string{"reader"}},
 	})
-	server, stop, err := start(ctx, netron.Config{
+	server, err := netron.New(netron.Config{
+		Addr: "127.0.0.1:0",
 		Auth: &auth.Config{Authenticator: known, Required: true},
 	})
 	if err != nil {
 		return err
 	}
-	defer stop()
+	defer server.Close()
+	if err := server.Start(); err != nil {
+		return err
+	}
 	policy, err := auth.Policy{
 		Rules: map[string]auth.Rule{
 			"notes.read":   {}, // everybody who is known
@@ -124,24 +128,4 @@ func use(ctx context.Context, peer *netron.Peer) error {
 		fmt.Println("delete: done")
 	}
 	return err
-}
-
-// start returns a node that serves on a free port, and the function that ends it.
-func start(ctx context.Context, cfg netron.Config) (node *netron.Node, stop func(), err error) {
-	cfg.Addr = "127.0.0.1:0"
-	if node, err = netron.New(cfg); err != nil {
-		return nil, nil, err
-	}
-	if err := node.Listen(); err != nil {
-		return nil, nil, err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	served := make(chan error, 1)
-	go func() { served <- node.Serve(ctx) }()
-	return node, func() {
-		cancel()
-		if err := <-served; err != nil {
-			log.Print(err)
-		}
-	}, nil
 }

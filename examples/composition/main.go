@@ -90,21 +90,30 @@ func run(ctx context.Context) error {
 	defer cancel()
 
 	// Two nodes with a service each, and one that is a client of both, and a server too.
-	usersNode, stopUsers, err := start(ctx, netron.Config{})
+	usersNode, err := netron.New(netron.Config{Addr: "127.0.0.1:0"})
 	if err != nil {
 		return err
 	}
-	defer stopUsers()
-	paymentsNode, stopPayments, err := start(ctx, netron.Config{})
+	defer usersNode.Close()
+	if err := usersNode.Start(); err != nil {
+		return err
+	}
+	paymentsNode, err := netron.New(netron.Config{Addr: "127.0.0.1:0"})
 	if err != nil {
 		return err
 	}
-	defer stopPayments()
-	shop, stopShop, err := start(ctx, netron.Config{})
+	defer paymentsNode.Close()
+	if err := paymentsNode.Start(); err != nil {
+		return err
+	}
+	shop, err := netron.New(netron.Config{Addr: "127.0.0.1:0"})
 	if err != nil {
 		return err
 	}
-	defer stopShop()
+	defer shop.Close()
+	if err := shop.Start(); err != nil {
+		return err
+	}
 	if err := errors.Join(
 		usersNode.Expose("users@1.0.0", Users{}),
 		paymentsNode.Expose("payments@1.0.0", Payments{}),
@@ -149,24 +158,4 @@ func find[T any](ctx context.Context, node *netron.Node, addr, service string) (
 		return nil, err
 	}
 	return netron.Query[T](ctx, peer, service)
-}
-
-// start returns a node that serves on a free port, and the function that ends it.
-func start(ctx context.Context, cfg netron.Config) (node *netron.Node, stop func(), err error) {
-	cfg.Addr = "127.0.0.1:0"
-	if node, err = netron.New(cfg); err != nil {
-		return nil, nil, err
-	}
-	if err := node.Listen(); err != nil {
-		return nil, nil, err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	served := make(chan error, 1)
-	go func() { served <- node.Serve(ctx) }()
-	return node, func() {
-		cancel()
-		if err := <-served; err != nil {
-			log.Print(err)
-		}
-	}, nil
 }

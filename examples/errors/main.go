@@ -70,11 +70,14 @@ func run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 
-	server, stop, err := start(ctx, netron.Config{Logger: slog.New(slog.DiscardHandler)})
+	server, err := netron.New(netron.Config{Addr: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
-	defer stop()
+	defer server.Close()
+	if err := server.Start(); err != nil {
+		return err
+	}
 	if err := server.Expose("store@1.0.0", Store{}); err != nil {
 		return err
 	}
@@ -122,24 +125,4 @@ func report(item, answer string, err error) {
 		fmt.Printf(", left %v", left)
 	}
 	fmt.Println()
-}
-
-// start returns a node that serves on a free port, and the function that ends it.
-func start(ctx context.Context, cfg netron.Config) (node *netron.Node, stop func(), err error) {
-	cfg.Addr = "127.0.0.1:0"
-	if node, err = netron.New(cfg); err != nil {
-		return nil, nil, err
-	}
-	if err := node.Listen(); err != nil {
-		return nil, nil, err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	served := make(chan error, 1)
-	go func() { served <- node.Serve(ctx) }()
-	return node, func() {
-		cancel()
-		if err := <-served; err != nil {
-			log.Print(err)
-		}
-	}, nil
 }

@@ -93,11 +93,14 @@ func run(ctx context.Context) error {
 	defer cancel()
 
 	metrics := NewMetrics()
-	server, stop, err := start(ctx, netron.Config{})
+	server, err := netron.New(netron.Config{Addr: "127.0.0.1:0"})
 	if err != nil {
 		return err
 	}
-	defer stop()
+	defer server.Close()
+	if err := server.Start(); err != nil {
+		return err
+	}
 	server.Use(metrics.Middleware)
 	if err := server.Expose("divider@1.0.0", Divider{}); err != nil {
 		return err
@@ -169,24 +172,4 @@ func show(ctx context.Context, url string) error {
 		}
 	}
 	return nil
-}
-
-// start returns a node that serves on a free port, and the function that ends it.
-func start(ctx context.Context, cfg netron.Config) (node *netron.Node, stop func(), err error) {
-	cfg.Addr = "127.0.0.1:0"
-	if node, err = netron.New(cfg); err != nil {
-		return nil, nil, err
-	}
-	if err := node.Listen(); err != nil {
-		return nil, nil, err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	served := make(chan error, 1)
-	go func() { served <- node.Serve(ctx) }()
-	return node, func() {
-		cancel()
-		if err := <-served; err != nil {
-			log.Print(err)
-		}
-	}, nil
 }

@@ -78,11 +78,14 @@ func run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 
-	server, stop, err := start(ctx, netron.Config{})
+	server, err := netron.New(netron.Config{Addr: "127.0.0.1:0"})
 	if err != nil {
 		return err
 	}
-	defer stop()
+	defer server.Close()
+	if err := server.Start(); err != nil {
+		return err
+	}
 	if err := server.Expose("notes@1.0.0", Notes{},
 		netron.Use(observe, sign("node-1")), // the first is the outermost
 		netron.UseOn("Delete", readOnly),    // inside of those of the service
@@ -113,24 +116,4 @@ func run(ctx context.Context) error {
 	fmt.Println(note, "served by", header.Get("Served-By"))
 	fmt.Println(notes.Call(ctx, "delete", nil, 7))
 	return nil
-}
-
-// start returns a node that serves on a free port, and the function that ends it.
-func start(ctx context.Context, cfg netron.Config) (node *netron.Node, stop func(), err error) {
-	cfg.Addr = "127.0.0.1:0"
-	if node, err = netron.New(cfg); err != nil {
-		return nil, nil, err
-	}
-	if err := node.Listen(); err != nil {
-		return nil, nil, err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	served := make(chan error, 1)
-	go func() { served <- node.Serve(ctx) }()
-	return node, func() {
-		cancel()
-		if err := <-served; err != nil {
-			log.Print(err)
-		}
-	}, nil
 }

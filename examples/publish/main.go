@@ -41,11 +41,14 @@ func run(ctx context.Context) error {
 	defer cancel()
 
 	// A node lets peers expose nothing, unless it says how many services each may.
-	hub, stop, err := start(ctx, netron.Config{MaxExposedServices: 4})
+	hub, err := netron.New(netron.Config{Addr: "127.0.0.1:0", MaxExposedServices: 4})
 	if err != nil {
 		return err
 	}
-	defer stop()
+	defer hub.Close()
+	if err := hub.Start(); err != nil {
+		return err
+	}
 	worker, err := netron.New(netron.Config{})
 	if err != nil {
 		return err
@@ -95,24 +98,4 @@ func run(ctx context.Context) error {
 	_, err = pictures.Fit(ctx, 1600, 900, 800)
 	fmt.Println("afterwards:", netron.CodeOf(err)) // at once, not after a time limit
 	return nil
-}
-
-// start returns a node that serves on a free port, and the function that ends it.
-func start(ctx context.Context, cfg netron.Config) (node *netron.Node, stop func(), err error) {
-	cfg.Addr = "127.0.0.1:0"
-	if node, err = netron.New(cfg); err != nil {
-		return nil, nil, err
-	}
-	if err := node.Listen(); err != nil {
-		return nil, nil, err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	served := make(chan error, 1)
-	go func() { served <- node.Serve(ctx) }()
-	return node, func() {
-		cancel()
-		if err := <-served; err != nil {
-			log.Print(err)
-		}
-	}, nil
 }

@@ -34,19 +34,6 @@ func listen(name string) (*netron.Node, error) {
 	return node, node.Listen()
 }
 
-// serve serves until the function that it returns is called.
-func serve(ctx context.Context, node *netron.Node) (stop func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	served := make(chan error, 1)
-	go func() { served <- node.Serve(ctx) }()
-	return func() {
-		cancel()
-		if err := <-served; err != nil {
-			log.Print(err)
-		}
-	}
-}
-
 func main() {
 	if err := run(context.Background()); err != nil {
 		log.Fatal(err)
@@ -67,7 +54,9 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer second.Close()
-	stopFirst := serve(ctx, first)
+	if err := first.Start(); err != nil {
+		return err
+	}
 
 	client, err := netron.New(netron.Config{})
 	if err != nil {
@@ -91,7 +80,9 @@ func run(ctx context.Context) error {
 	}
 	fmt.Println("answered by", name)
 
-	stopFirst()
+	if err := first.Shutdown(ctx); err != nil {
+		return err
+	}
 	for event := range peer.States(ctx) { // peer.OnState calls a function instead
 		if event.State == netron.StateReconnecting {
 			fmt.Println(event.State)
@@ -116,7 +107,9 @@ func run(ctx context.Context) error {
 		name, err := namer.Name(netron.Idempotent(ctx))
 		answers <- answer{name, err}
 	}()
-	defer serve(ctx, second)()
+	if err := second.Start(); err != nil {
+		return err
+	}
 	a := <-answers
 	if a.err != nil {
 		return a.err

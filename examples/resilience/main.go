@@ -62,11 +62,14 @@ func run(ctx context.Context) error {
 	defer cancel()
 
 	weather := &Weather{}
-	server, stop, err := start(ctx, netron.Config{})
+	server, err := netron.New(netron.Config{Addr: "127.0.0.1:0"})
 	if err != nil {
 		return err
 	}
-	defer stop()
+	defer server.Close()
+	if err := server.Start(); err != nil {
+		return err
+	}
 	// Ten requests for the archive at once, then one in a minute, for each peer. At most
 	// 100 requests at a time in all, and 100 more that wait.
 	limit := resilience.RateLimit(resilience.RateLimitConfig{PerSecond: 1.0 / 60, Burst: 10})
@@ -151,24 +154,4 @@ func dial(ctx context.Context, addr string, m ...netron.Middleware) (*connection
 	peer.Use(m...)
 	weather, err := netron.Query[WeatherClient](ctx, peer, "weather")
 	return &connection{weather, node}, err
-}
-
-// start returns a node that serves on a free port, and the function that ends it.
-func start(ctx context.Context, cfg netron.Config) (node *netron.Node, stop func(), err error) {
-	cfg.Addr = "127.0.0.1:0"
-	if node, err = netron.New(cfg); err != nil {
-		return nil, nil, err
-	}
-	if err := node.Listen(); err != nil {
-		return nil, nil, err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	served := make(chan error, 1)
-	go func() { served <- node.Serve(ctx) }()
-	return node, func() {
-		cancel()
-		if err := <-served; err != nil {
-			log.Print(err)
-		}
-	}, nil
 }

@@ -90,19 +90,25 @@ func run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 
-	catalogue, stopCatalogue, err := start(ctx, netron.Config{})
+	catalogue, err := netron.New(netron.Config{Addr: "127.0.0.1:0"})
 	if err != nil {
 		return err
 	}
-	defer stopCatalogue()
+	defer catalogue.Close()
+	if err := catalogue.Start(); err != nil {
+		return err
+	}
 	if err := catalogue.Expose("prices@1.0.0", Prices{}); err != nil {
 		return err
 	}
-	server, stopServer, err := start(ctx, netron.Config{})
+	server, err := netron.New(netron.Config{Addr: "127.0.0.1:0"})
 	if err != nil {
 		return err
 	}
-	defer stopServer()
+	defer server.Close()
+	if err := server.Start(); err != nil {
+		return err
+	}
 	behind, err := server.Dial(ctx, catalogue.Addr())
 	if err != nil {
 		return err
@@ -159,24 +165,4 @@ func visit(ctx context.Context, addr string) error {
 	}
 	fmt.Println("after the release:", netron.CodeOf(cart.Put(ctx, "jam")))
 	return nil
-}
-
-// start returns a node that serves on a free port, and the function that ends it.
-func start(ctx context.Context, cfg netron.Config) (node *netron.Node, stop func(), err error) {
-	cfg.Addr = "127.0.0.1:0"
-	if node, err = netron.New(cfg); err != nil {
-		return nil, nil, err
-	}
-	if err := node.Listen(); err != nil {
-		return nil, nil, err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	served := make(chan error, 1)
-	go func() { served <- node.Serve(ctx) }()
-	return node, func() {
-		cancel()
-		if err := <-served; err != nil {
-			log.Print(err)
-		}
-	}, nil
 }

@@ -50,11 +50,14 @@ func run(ctx context.Context) error {
 	defer cancel()
 
 	// Names are given once: a second AddTask with the same name is an error.
-	server, stop, err := start(ctx, netron.Config{TaskOverwrite: netron.TaskThrow})
+	server, err := netron.New(netron.Config{Addr: "127.0.0.1:0", TaskOverwrite: netron.TaskThrow})
 	if err != nil {
 		return err
 	}
-	defer stop()
+	defer server.Close()
+	if err := server.Start(); err != nil {
+		return err
+	}
 	if err := errors.Join(
 		server.AddTask("process", process),
 		server.AddTask("hang", hang, netron.TaskLimit(50*time.Millisecond)),
@@ -91,24 +94,4 @@ func run(ctx context.Context) error {
 	}
 	fmt.Println(netron.CodeOf(peer.RunTask(ctx, "process", nil)))
 	return nil
-}
-
-// start returns a node that serves on a free port, and the function that ends it.
-func start(ctx context.Context, cfg netron.Config) (node *netron.Node, stop func(), err error) {
-	cfg.Addr = "127.0.0.1:0"
-	if node, err = netron.New(cfg); err != nil {
-		return nil, nil, err
-	}
-	if err := node.Listen(); err != nil {
-		return nil, nil, err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	served := make(chan error, 1)
-	go func() { served <- node.Serve(ctx) }()
-	return node, func() {
-		cancel()
-		if err := <-served; err != nil {
-			log.Print(err)
-		}
-	}, nil
 }
