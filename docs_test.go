@@ -81,6 +81,8 @@ var assumed = map[string]string{
 	"closeDatabase":    "func closeDatabase(context.Context) error { return nil }",
 	"Calculator":       "type Calculator struct{}\nfunc (Calculator) Add(context.Context, float64, float64) (float64, error) { return 0, nil }",
 	"CalculatorClient": "type CalculatorClient struct { Add func(context.Context, float64, float64) (float64, error) }",
+	"Order":            "type Order struct{ ID int }",
+	"OrderCreated":     "var OrderCreated = pubsub.NewTopic[Order](\"order:created\")",
 	"Users":            "type Users struct{}",
 	"UsersClient":      "type UsersClient struct { Get func(context.Context, string) (string, error) }",
 	"Page":             "type Page struct{}",
