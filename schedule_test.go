@@ -297,7 +297,7 @@ func (a *actor) heal() {
 	a.peer.Reconnect()
 	wait := 3 * time.Minute // silence is noticed, and everybody connects anew
 	if a.setup.client.PingInterval > 0 {
-		wait = 45 * time.Second
+		wait = 2 * time.Minute // a request to go away, with a minute for it, may have been on its way
 	}
 	a.pass(wait)
 	if a.peer.State() == netron.StateClosed {
