@@ -78,18 +78,26 @@ func (p *Peer) keep(c *conn, d *codec.Definition, qualified string) *binding {
 	b := l.bindings[qualified].Value()
 	if b == nil {
 		b = &binding{qualified: qualified}
-		if len(l.bindings) >= sweepBindings {
-			l.living()
-		}
-		if l.bindings == nil {
-			l.bindings = make(map[string]weak.Pointer[binding])
-		}
-		l.bindings[qualified] = weak.Make(b)
+		l.remember(b)
 	}
 	if v := b.view.Load(); v == nil || v.conn != c || v.gone != nil || v.definition.ID != d.ID {
 		b.view.Store(newStubView(c, d))
 	}
 	return b
+}
+
+// remember notes a binding for the next connection, if there can be one. mu is held.
+func (l *life) remember(b *binding) {
+	if l.event.State == StateClosed {
+		return
+	}
+	if len(l.bindings) >= sweepBindings {
+		l.living()
+	}
+	if l.bindings == nil {
+		l.bindings = make(map[string]weak.Pointer[binding])
+	}
+	l.bindings[b.qualified] = weak.Make(b)
 }
 
 // living returns the bindings that are in use, and forgets the others. mu is held.

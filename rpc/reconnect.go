@@ -371,7 +371,7 @@ func (p *Peer) finish(reason Reason, err error) {
 		err = errPeerClosed
 	}
 	l.err = err
-	l.bindings = nil                   // no connection will need them
+	l.bindings, l.published = nil, nil // no connection will need them
 	l.state.Store(uint32(StateClosed)) // before: who has waited for donec may ask for it
 	close(l.donec)                     // before: who is told of the state may ask for the error
 	p.setState(StateEvent{State: StateClosed, Reason: reason, Err: err, Attempt: l.tries})

@@ -30,8 +30,11 @@ func (p *Peer) keepPublished(c *conn, s *Service) bool {
 	l := &p.life
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if p.conn.Load() != c {
+	switch {
+	case p.conn.Load() != c:
 		return false
+	case l.event.State == StateClosed:
+		return true
 	}
 	if l.published == nil {
 		l.published = make(map[string]*publication)

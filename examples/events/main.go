@@ -52,7 +52,7 @@ func run(ctx context.Context) error {
 	// A handler runs for one event after another. Subscribe returns when the shop has
 	// agreed, and holds over reconnects until Unsubscribe.
 	orders := make(chan Order)
-	sub, err := peer.Subscribe(ctx, OrderCreated.Name(), OrderCreated.Handler(func(ctx context.Context, o Order) error {
+	sub, err := peer.Subscribe(ctx, OrderCreated.Name(), OrderCreated.Handler(func(_ context.Context, o Order) error {
 		orders <- o
 		return nil
 	}))
