@@ -137,10 +137,9 @@ func (b *block) run() {
 			b.handOver() // learned while it waited in the block
 		}
 		current = i
-		*r = Request{
-			Type: q.typ, Payload: b.data.B[q.at:q.end], Target: q.target,
-			Offset: int(q.offset), Count: int(q.count), Meta: q.meta, Scratch: r.Scratch, id: q.id, session: s,
-		}
+		r.Type, r.Payload, r.Target = q.typ, b.data.B[q.at:q.end], q.target
+		r.Offset, r.Count, r.id = int(q.offset), int(q.count), q.id
+		r.Meta, r.Trailer, r.early = q.meta, false, nil
 		start := len(answer.B)
 		out, isError := s.cfg.Serve(r, answer.B)
 		answer.B = out
@@ -160,10 +159,11 @@ func (b *block) run() {
 // takeRequest returns a Request for a worker, if possible one that has served this
 // session before.
 func (s *Session) takeRequest() *Request {
-	if r := s.spare.Swap(nil); r != nil {
-		return r
+	r := s.spare.Swap(nil)
+	if r == nil {
+		r, _ = pooledRequests.Get().(*Request)
 	}
-	r, _ := pooledRequests.Get().(*Request)
+	r.session = s
 	return r
 }
 

@@ -491,7 +491,10 @@ func (s *Session) Collect(dst [][]byte) [][]byte {
 			s.lent = p
 			break
 		}
-		s.room(size, len(p.b)).Append(p.b)
+		if size == 0 {
+			s.room(0, len(p.b))
+		}
+		s.out.Append(p.b)
 		size = len(s.out.B)
 		p.sent()
 	}

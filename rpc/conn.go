@@ -166,9 +166,6 @@ func (c *conn) cancel(id uint32) {
 
 // takeMark reports whether a request has been given up, and forgets that.
 func (c *conn) takeMark(id uint32) bool {
-	if c.marks.Load() == 0 {
-		return false
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.takeMarkLocked(id)

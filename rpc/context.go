@@ -162,7 +162,9 @@ func (r *requestContext) end() {
 			r.finish(s)
 		}
 	}
-	slab.conn.takeMark(slab.ids[place])
+	if c := slab.conn; c.marks.Load() != 0 {
+		c.takeMark(slab.ids[place])
+	}
 }
 
 // finish ends the context for those who wait for it. It may be called twice.

@@ -20,24 +20,13 @@ func errInternal() *Error { return &Error{Code: Internal, Message: "internal err
 // serve answers one request of the peer: it appends the payload of the answer to
 // dst. It runs on a worker, or on the read owner, and answers whatever happens in
 // the handler.
-//
-// An event is answered with success even if it was not let through: an error ends the
-// process of a current TypeScript peer (protocol section 9.2).
 func (c *conn) serve(r *mux.Request, dst []byte) (out []byte, isError bool) {
-	out, isError = c.serveRequest(r, dst)
-	if isError && r.Always {
-		return codec.AppendUndefined(dst), false
-	}
-	return out, isError
-}
-
-func (c *conn) serveRequest(r *mux.Request, dst []byte) (out []byte, isError bool) {
 	var ctx *requestContext
 	defer func() {
 		if v := recover(); v != nil {
 			c.logPanic(r, v)
 			r.Trailer = false
-			out, isError = c.appendFailure(r, dst, errInternal()), true
+			out, isError = c.fail(r, dst, errInternal())
 		}
 		if ctx != nil {
 			ctx.end()
@@ -50,19 +39,14 @@ func (c *conn) serveRequest(r *mux.Request, dst []byte) (out []byte, isError boo
 	ctx = c.newContext(r)
 	payload := r.Payload
 	if r.Meta {
-		value, meta, err := split(payload, c.endpoint.cfg.Limits)
+		value, err := c.readMeta(ctx, payload)
 		if err != nil {
-			return c.finish(r, dst, nil, malformedRequest("the payload", err))
-		}
-		m, err := readMeta(meta, c.endpoint.cfg.Limits)
-		if err != nil {
-			return c.finish(r, dst, nil, err)
+			return c.fail(r, dst, err)
 		}
 		payload = value
-		ctx.needExtra().meta.Store(m)
 	}
-	if c.takeMark(r.ID()) {
-		return c.finish(r, dst, nil, &Error{Code: Canceled, Message: "the caller has given up"})
+	if c.marks.Load() != 0 && c.takeMark(r.ID()) {
+		return c.fail(r, dst, &Error{Code: Canceled, Message: "the caller has given up"})
 	}
 	var handlerCtx context.Context = ctx
 	if r.Inline {
@@ -70,19 +54,51 @@ func (c *conn) serveRequest(r *mux.Request, dst []byte) (out []byte, isError boo
 	}
 	out, err := c.handle(handlerCtx, r, payload, dst)
 	out, isError = c.finish(r, dst, out, err)
-	if answer, ok := ctx.meta().appendTrailer(out); ok && len(answer)-len(dst)+wire.HeaderLen <= c.endpoint.cfg.maxMessageBytes() {
-		out, r.Trailer = answer, true
+	if m := ctx.meta(); m != nil {
+		if answer, ok := m.appendTrailer(out); ok && len(answer)-len(dst)+wire.HeaderLen <= c.endpoint.cfg.maxMessageBytes() {
+			out, r.Trailer = answer, true
+		}
 	}
 	return out, isError
 }
 
+// readMeta takes what a request carries besides its payload into ctx, and returns the
+// payload.
+func (c *conn) readMeta(ctx *requestContext, b []byte) (payload []byte, err error) {
+	payload, meta, err := split(b, c.endpoint.cfg.Limits)
+	if err != nil {
+		return nil, malformedRequest("the payload", err)
+	}
+	m, err := readMeta(meta, c.endpoint.cfg.Limits)
+	if err != nil {
+		return nil, err
+	}
+	ctx.needExtra().meta.Store(m)
+	return payload, nil
+}
+
 // finish returns the payload of an answer: out is dst with the result behind it.
 func (c *conn) finish(r *mux.Request, dst, out []byte, err error) ([]byte, bool) {
-	if n, limit := len(out)-len(dst)+wire.HeaderLen, c.endpoint.cfg.maxMessageBytes(); err == nil && n > limit {
-		err = &Error{Code: ResourceExhausted, Message: fmt.Sprintf("result of %d bytes, limit %d", n-wire.HeaderLen, limit)}
+	if err != nil {
+		return c.fail(r, dst, err)
 	}
-	if err == nil {
-		return out, false
+	if n, limit := len(out)-len(dst)+wire.HeaderLen, c.endpoint.cfg.maxMessageBytes(); n > limit {
+		return c.fail(r, dst, errLargeResult(n-wire.HeaderLen, limit))
+	}
+	return out, false
+}
+
+func errLargeResult(n, limit int) error {
+	return &Error{Code: ResourceExhausted, Message: fmt.Sprintf("result of %d bytes, limit %d", n, limit)}
+}
+
+// fail is finish for a request that failed.
+//
+// An event is answered with success even if it was not let through: an error ends the
+// process of a current TypeScript peer (protocol section 9.2).
+func (c *conn) fail(r *mux.Request, dst []byte, err error) (out []byte, isError bool) {
+	if r.Always {
+		return codec.AppendUndefined(dst), false
 	}
 	if c.ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		// Not the caller has given up, but this side.
@@ -115,21 +131,26 @@ func (c *conn) logPanic(r *mux.Request, v any) {
 
 // handle runs what the request asks for and appends the result to dst.
 func (c *conn) handle(ctx context.Context, r *mux.Request, payload, dst []byte) ([]byte, error) {
-	if err := c.admit(r); err != nil {
-		return dst, err
+	if c.endpoint.cfg.Admit != nil {
+		if err := c.admit(r); err != nil {
+			return dst, err
+		}
 	}
-	if m, ok := r.Target.(*method); ok { // found by route
-		args := payload[r.Offset:]
-		if m.limit > 0 {
-			return c.runLimited(ctx, r, m, args, r.Count, dst)
-		}
-		if !m.isSampled(r.ID()) {
-			return c.run(ctx, m, args, r.Count, dst)
-		}
+	m, routed := r.Target.(*method)
+	switch {
+	case !routed:
+		return c.handleUnrouted(ctx, r, payload, dst)
+	case m.limit > 0:
+		return c.runLimited(ctx, r, m, payload[r.Offset:], r.Count, dst)
+	case m.isSampled(r.ID()):
 		start := time.Now()
 		defer func() { m.observe(time.Since(start)) }()
-		return c.run(ctx, m, args, r.Count, dst)
 	}
+	return c.run(ctx, m, payload[r.Offset:], r.Count, dst)
+}
+
+// handleUnrouted is handle for what route left to decode.
+func (c *conn) handleUnrouted(ctx context.Context, r *mux.Request, payload, dst []byte) ([]byte, error) {
 	d := codec.NewDecoder(payload, c.endpoint.cfg.Limits)
 	if r.Type == wire.TypeTask {
 		return c.handleTask(ctx, r, &d, dst)

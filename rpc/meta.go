@@ -270,9 +270,6 @@ func readMeta(b []byte, lim codec.Limits) (*requestMeta, error) {
 // appendTrailer adds the headers of the answer behind the result, and reports whether
 // there are any.
 func (m *requestMeta) appendTrailer(dst []byte) ([]byte, bool) {
-	if m == nil {
-		return dst, false
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.closed = true
@@ -297,9 +294,6 @@ func (p *Peer) cut(r *mux.Reply) error {
 
 // takeTrailer cuts the headers off an answer, and stores them where ctx says.
 func (p *Peer) takeTrailer(ctx context.Context, r *mux.Reply) error {
-	if !r.Meta {
-		return nil
-	}
 	lim := p.endpoint.cfg.Limits
 	value, meta, err := split(r.Payload, lim)
 	if err != nil {

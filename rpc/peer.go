@@ -291,7 +291,10 @@ func (p *Peer) do(ctx context.Context, t wire.Type, c *mux.Call) (mux.Reply, err
 	if err != nil {
 		return reply, p.callError(err)
 	}
-	return reply, p.takeTrailer(ctx, &reply)
+	if reply.Meta {
+		err = p.takeTrailer(ctx, &reply)
+	}
+	return reply, err
 }
 
 // complete adds to a request what it carries besides its payload, and checks it. It

@@ -326,7 +326,7 @@ func (p *Peer) trimmed(callCtx context.Context, fn func(context.Context, mux.Rep
 		return fn
 	}
 	return func(ctx context.Context, r mux.Reply, err error) {
-		if err == nil {
+		if err == nil && r.Meta {
 			err = p.takeTrailer(callCtx, &r)
 		}
 		fn(ctx, r, err)

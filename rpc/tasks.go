@@ -136,7 +136,7 @@ func (e *Endpoint) runAuthenticate(ctx context.Context, credentials *codec.Raw) 
 // admit returns why a request is refused before anybody looks what it is for. Only
 // peers that connected to this side have to prove who they are.
 func (c *conn) admit(r *mux.Request) error {
-	if c.endpoint.cfg.Admit == nil || c.peer.connector || c.local {
+	if c.peer.connector || c.local {
 		return nil
 	}
 	if m, ok := r.Target.(*method); ok && m == c.endpoint.tasks.core[taskAuthenticate] {

@@ -114,40 +114,52 @@ func (c *caller[A, R]) decode(result *R, r mux.Reply) error {
 }
 
 func (c *caller[A, R]) call(ctx context.Context, args A) (R, error) {
-	result, err := c.once(ctx, args)
-	if c.stub.peer.mayRetry(ctx, err) {
+	return c.attempt(ctx, args, true)
+}
+
+// attempt makes a call, and makes it again if retry is set and its context allows that.
+//
+// It is in one piece because a goroutine that has waited pays for each function it
+// returns from: the processor has forgotten where to.
+func (c *caller[A, R]) attempt(ctx context.Context, args A, retry bool) (result R, err error) {
+	p := c.stub.peer
+	if chain := p.clientChain(); chain != nil {
+		result, err = c.callThrough(ctx, chain, args)
+	} else {
+		var call *mux.Call
+		if call, err = c.request(&args); err != nil {
+			return result, err
+		}
+		var reply mux.Reply
+		if timeout, err2 := p.complete(ctx, call); err2 != nil {
+			err = err2
+		} else if reply, err = call.Do(ctx, wire.TypeCall, timeout); err != nil {
+			err = p.callError(err)
+		} else if reply.Meta {
+			err = p.takeTrailer(ctx, &reply)
+		}
+		if err == nil {
+			err = c.decode(&result, reply)
+		}
+		call.Release()
+	}
+	if err == nil {
+		return result, nil
+	}
+	if retry && p.mayRetry(ctx, err) {
 		return c.retried(ctx, args, err)
 	}
-	return result, err
+	return *new(R), err
 }
 
 // retried is [Peer.retried]. It is a function of its own so that the result need not live
 // on the heap without.
 func (c *caller[A, R]) retried(ctx context.Context, args A, err error) (result R, _ error) {
 	err = c.stub.peer.retried(ctx, err, func(ctx context.Context) (err error) {
-		result, err = c.once(ctx, args)
+		result, err = c.attempt(ctx, args, false)
 		return err
 	})
 	return result, err
-}
-
-func (c *caller[A, R]) once(ctx context.Context, args A) (result R, err error) {
-	if chain := c.stub.peer.clientChain(); chain != nil {
-		return c.callThrough(ctx, chain, args)
-	}
-	call, err := c.request(&args)
-	if err != nil {
-		return result, err
-	}
-	reply, err := c.stub.peer.do(ctx, wire.TypeCall, call)
-	if err == nil {
-		err = c.decode(&result, reply)
-	}
-	call.Release()
-	if err != nil {
-		return *new(R), err
-	}
-	return result, nil
 }
 
 // callThrough is call with middleware. It is a function of its own so that args need
