@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/d-e-v-grid/netron/internal/buf"
 	"github.com/d-e-v-grid/netron/internal/wire"
 )
 
@@ -61,14 +62,19 @@ const (
 	defaultMaxEvents     = 8192
 	defaultMaxEventBytes = 8 << 20
 
-	// eventShare is about how much of a write events get, so that much is left for calls.
+	// eventShare is about how much of a write events get, so that much is left for calls,
+	// and how many bytes of events stand in one piece.
 	eventShare = 32 << 10
 
 	// eventRoom is more than frame, header and the name of the task add to an event.
 	eventRoom = 48
 
-	// keptEvents is for how many events a session keeps the memory of its queue.
-	keptEvents = 1024
+	// copiedEvent is the largest event that is framed when it is queued. Larger ones are
+	// shared by all sessions that they wait in.
+	copiedEvent = 2 << 10
+
+	// keptPieces is for how many pieces a session keeps the memory of its queue.
+	keptPieces = 64
 
 	// maxLosses is how many names of lost events are kept apart in one place. Others
 	// are counted under [OtherEvents].
@@ -78,15 +84,16 @@ const (
 // OtherEvents stands for the names of lost events that are too many to be told apart.
 const OtherEvents = "*"
 
-// outbox is the events that a session has to send. Those who emit append, and the holder
-// of the write role takes many at once; what waits here can still be dropped. A session
-// gets one with its first event.
+// outbox is the events that a session has to send, framed as they will be written. Those
+// who emit append, and the holder of the write role takes many at once; what waits here can
+// still be dropped. A session gets one with its first event.
 type outbox struct {
 	mu      sync.Mutex
-	queue   []outEvent    // those from head on; guarded by mu
+	pieces  []*piece      // those from head on; guarded by mu
 	head    int           // guarded by mu
-	count   int           // of the events in queue, which has losses as well; guarded by mu
+	count   int           // of the events; guarded by mu
 	bytes   int           // of the events; guarded by mu
+	last    int           // bytes of the piece that was taken last; guarded by mu
 	active  bool          // the link is to look, or does; guarded by mu
 	stalled bool          // somebody has waited for room in vain; guarded by mu
 	closed  bool          // guarded by mu
@@ -94,16 +101,98 @@ type outbox struct {
 
 	sent, dropped atomic.Uint64
 
-	taken []outEvent // owned by the holder of the write role
+	// Owned by the holder of the write role.
+	taken   []*piece
+	written []*buf.Buf // what the link has been given
 }
 
 // endOfEvents is the outbox of a session that ended without having had one.
 var endOfEvents = &outbox{closed: true}
 
-// outEvent is an event, or in its place those that were lost there.
-type outEvent struct {
-	event *Event
+// piece is events that stand behind one another, and those that were lost before them.
+type piece struct {
 	lost  []loss
+	large *Event // a single one that is framed when it is taken; else
+
+	buf   *buf.Buf // the frames, nil if there are none
+	first int      // those before were dropped
+	ends  []int    // of the frames in buf
+	names []names  // of the frames from first on
+	at    int      // names before are used up
+}
+
+// names is how many events in a row have the same name.
+type names struct {
+	name  string
+	count int
+}
+
+var pooledPieces = sync.Pool{New: func() any { return new(piece) }}
+
+// events returns how many there are.
+func (p *piece) events() int {
+	if p.large != nil {
+		return 1
+	}
+	return len(p.ends) - p.first
+}
+
+// frames returns what is to be written of buf.
+func (p *piece) frames() []byte {
+	if p.first == 0 {
+		return p.buf.B
+	}
+	return p.buf.B[p.ends[p.first-1]:]
+}
+
+// append adds a frame, of which buf has the bytes.
+func (p *piece) append(name string) {
+	p.ends = append(p.ends, len(p.buf.B))
+	if n := len(p.names); n > p.at && p.names[n-1].name == name {
+		p.names[n-1].count++
+		return
+	}
+	p.names = append(p.names, names{name, 1})
+}
+
+// dropFirst gives up the first event and returns its size. There is one.
+func (p *piece) dropFirst() (size int) {
+	if p.large != nil {
+		size = len(p.large.payload)
+		p.lost = add(p.lost, p.large.name, 1)
+		p.large = nil
+		return size
+	}
+	size = p.ends[p.first]
+	if p.first > 0 {
+		size -= p.ends[p.first-1]
+	}
+	p.first++
+	n := &p.names[p.at]
+	p.lost = add(p.lost, n.name, 1)
+	if n.count--; n.count == 0 {
+		p.at++
+	}
+	if p.first == len(p.ends) {
+		p.empty()
+	}
+	return size
+}
+
+// empty forgets all events, which nobody must need any more.
+func (p *piece) empty() {
+	if p.buf != nil {
+		p.buf.Release()
+	}
+	clear(p.names)
+	*p = piece{lost: p.lost, ends: p.ends[:0], names: p.names[:0]}
+}
+
+// free gives the piece back.
+func (p *piece) free() {
+	p.empty()
+	p.lost = nil
+	pooledPieces.Put(p)
 }
 
 // loss counts lost events of one name.
@@ -160,9 +249,7 @@ func (s *Session) SendEvent(ctx context.Context, e *Event, o Overflow, patience 
 			box.mu.Unlock()
 			return ErrDropped
 		}
-		box.queue = append(box.queue, outEvent{event: e})
-		box.count++
-		box.bytes += len(e.payload)
+		s.queueEvent(box, e)
 		wake := !box.active
 		box.active = true
 		box.mu.Unlock()
@@ -221,46 +308,114 @@ func (o *outbox) wait(ctx context.Context, roomc chan struct{}, d time.Duration)
 	return nil
 }
 
-// dropOldest gives up the oldest event, and reports false if there is none. mu is held.
-func (o *outbox) dropOldest() bool {
-	lost := []loss(nil)
-	at := o.head
-	for ; at < len(o.queue) && o.queue[at].event == nil; at++ {
-		lost = merge(lost, o.queue[at].lost)
+// queueEvent appends an event. The mu of the outbox is held.
+func (s *Session) queueEvent(o *outbox, e *Event) {
+	o.count++
+	need := len(e.payload) + eventRoom
+	if len(e.payload) > copiedEvent {
+		o.piece(eventShare).large = e
+		o.bytes += len(e.payload)
+		return
 	}
-	if at == len(o.queue) {
-		return false
+	p := o.piece(need)
+	if p.buf == nil {
+		p.buf = buf.Get(max(o.last, need))
 	}
-	e := o.queue[at].event
-	lost = add(lost, e.name, 1)
-	o.count--
-	o.bytes -= len(e.payload)
-	o.dropped.Add(1)
-	clear(o.queue[o.head:at])
-	o.queue[at] = outEvent{lost: lost}
-	o.head = at
-	o.compact()
-	return true
+	start := len(p.buf.B)
+	s.frameEvent(p.buf, e)
+	p.append(e.name)
+	o.bytes += len(p.buf.B) - start
 }
 
-// compact moves what waits to the start of the memory when most of it is behind. mu is
-// held.
-func (o *outbox) compact() {
-	if o.head > 64 && o.head >= len(o.queue)/2 {
-		n := copy(o.queue, o.queue[o.head:])
-		clear(o.queue[n:])
-		o.queue, o.head = o.queue[:n], 0
+// piece returns the last piece if it has room for need bytes, else a new one. mu is held.
+func (o *outbox) piece(need int) *piece {
+	if n := len(o.pieces); n > o.head {
+		p := o.pieces[n-1]
+		if p.large == nil && (p.buf == nil || len(p.buf.B)+need <= eventShare) {
+			return p
+		}
 	}
+	p, _ := pooledPieces.Get().(*piece)
+	o.pieces = append(o.pieces, p)
+	return p
+}
+
+// frameEvent appends the packet of an event to b.
+func (s *Session) frameEvent(b *buf.Buf, e *Event) {
+	b.Reserve(len(e.payload) + eventRoom)
+	start := len(b.B)
+	out, payload := s.link.BeginFrame(b.B), e.payload
+	if s.canEvent.Load() {
+		out = wire.AppendHeader(out, s.table.nextID(), wire.Request(wire.TypeEvent))
+	} else {
+		out = wire.AppendHeader(out, s.table.freshID(), wire.Request(wire.TypeTask))
+		out = append(out, e.task[:e.taskLen]...)
+		payload = payload[e.head:]
+	}
+	b.B = s.link.EndFrame(append(out, payload...), start, false)
+}
+
+// frameLoss appends the notice that events were lost.
+//
+// Protocol section 12.4.
+func (s *Session) frameLoss(b *buf.Buf, l loss) {
+	b.Reserve(len(l.name) + 2*eventRoom)
+	start := len(b.B)
+	out := wire.AppendHeader(s.link.BeginFrame(b.B), s.table.nextID(), wire.Request(wire.TypeEvent))
+	b.B = s.link.EndFrame(s.cfg.EventLoss(out, l.name, l.count), start, false)
+}
+
+// dropOldest gives up the oldest event, and reports false if there is none. mu is held.
+func (o *outbox) dropOldest() bool {
+	for o.head < len(o.pieces) {
+		p := o.pieces[o.head]
+		if p.events() > 0 {
+			o.count--
+			o.bytes -= p.dropFirst()
+			o.dropped.Add(1)
+			return true
+		}
+		if o.head+1 == len(o.pieces) {
+			return false
+		}
+		next := o.pieces[o.head+1]
+		next.lost = merge(p.lost, next.lost)
+		o.pop().free()
+	}
+	return false
+}
+
+// pop takes out the first piece. mu is held.
+func (o *outbox) pop() *piece {
+	p := o.pieces[o.head]
+	o.pieces[o.head] = nil
+	o.head++
+	switch {
+	case o.head < len(o.pieces):
+		if o.head >= keptPieces && o.head >= len(o.pieces)/2 {
+			n := copy(o.pieces, o.pieces[o.head:])
+			clear(o.pieces[n:])
+			o.pieces, o.head = o.pieces[:n], 0
+		}
+	case cap(o.pieces) > keptPieces: // one burst must not pin memory
+		o.pieces, o.head = nil, 0
+	default:
+		o.pieces, o.head = o.pieces[:0], 0
+	}
+	return p
 }
 
 // dropNewest notes that an event was not queued. mu is held.
 func (o *outbox) dropNewest(e *Event) {
 	o.dropped.Add(1)
-	if n := len(o.queue); n > o.head && o.queue[n-1].event == nil {
-		o.queue[n-1].lost = add(o.queue[n-1].lost, e.name, 1)
-		return
+	n := len(o.pieces)
+	if n == o.head || o.pieces[n-1].events() > 0 {
+		p, _ := pooledPieces.Get().(*piece)
+		o.pieces = append(o.pieces, p)
+		n++
 	}
-	o.queue = append(o.queue, outEvent{lost: add(nil, e.name, 1)})
+	p := o.pieces[n-1]
+	p.lost = add(p.lost, e.name, 1)
 }
 
 func add(to []loss, name string, count uint64) []loss {
@@ -296,28 +451,22 @@ func merge(to, from []loss) []loss {
 func (o *outbox) take(limit int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	size := 0
-	for size < limit && o.head < len(o.queue) {
-		e := o.queue[o.head]
-		o.queue[o.head] = outEvent{}
-		o.head++
-		o.taken = append(o.taken, e)
-		if e.event != nil {
-			size += len(e.event.payload) + eventRoom
-			o.count--
-			o.bytes -= len(e.event.payload)
+	for size := 0; size < limit && o.head < len(o.pieces); {
+		p := o.pop()
+		o.taken = append(o.taken, p)
+		bytes := 0
+		if p.large != nil {
+			bytes = len(p.large.payload)
+		} else if p.buf != nil {
+			bytes = len(p.frames())
+			o.last = min(bytes, eventShare)
 		}
-		for _, l := range e.lost {
+		o.count -= p.events()
+		o.bytes -= bytes
+		size += bytes
+		for _, l := range p.lost {
 			size += len(l.name) + eventRoom
 		}
-	}
-	switch {
-	case o.head < len(o.queue):
-		o.compact()
-	case cap(o.queue) > keptEvents: // one burst must not pin memory
-		o.queue, o.head = nil, 0
-	default:
-		o.queue, o.head = o.queue[:0], 0
 	}
 	if len(o.taken) == 0 {
 		o.active = false
@@ -330,52 +479,54 @@ func (o *outbox) take(limit int) {
 	}
 }
 
-// collectEvents begins what is written next with events of about limit bytes, and returns
-// how many bytes there are.
-func (s *Session) collectEvents(o *outbox, limit int) (size int) {
-	o.take(limit)
-	oneWay := s.canEvent.Load()
-	for i, e := range o.taken {
-		o.taken[i] = outEvent{}
-		if e.event == nil {
-			if oneWay {
-				for _, l := range e.lost {
-					size = s.collectLoss(size, l)
+// collectEvents appends events of about [eventShare] bytes to dst, and returns how many
+// bytes there are.
+func (s *Session) collectEvents(o *outbox, dst [][]byte) (_ [][]byte, size int) {
+	o.release()
+	o.take(eventShare)
+	for i, p := range o.taken {
+		o.taken[i] = nil
+		sent := p.events()
+		if p.large != nil || len(p.lost) > 0 {
+			b := buf.Get(copiedEvent)
+			if s.canEvent.Load() && s.cfg.EventLoss != nil {
+				for _, l := range p.lost {
+					s.frameLoss(b, l)
 				}
+				sent += len(p.lost)
 			}
-			continue
+			if p.large != nil {
+				s.frameEvent(b, p.large)
+			}
+			dst, size = o.write(dst, size, b, b.B)
 		}
-		b := e.event.payload
-		out := s.room(size, len(b)+eventRoom)
-		start := len(out.B)
-		out.B = s.link.BeginFrame(out.B)
-		if oneWay {
-			out.B = wire.AppendHeader(out.B, s.table.nextID(), wire.Request(wire.TypeEvent))
-		} else {
-			out.B = wire.AppendHeader(out.B, s.table.freshID(), wire.Request(wire.TypeTask))
-			out.B = append(out.B, e.event.task[:e.event.taskLen]...)
-			b = b[e.event.head:]
+		if p.buf != nil {
+			dst, size = o.write(dst, size, p.buf, p.frames())
+			p.buf = nil
 		}
-		out.B = s.link.EndFrame(append(out.B, b...), start, false)
-		size = len(out.B)
+		p.free()
+		o.sent.Add(uint64(sent))
 	}
-	o.sent.Add(uint64(len(o.taken)))
 	o.taken = o.taken[:0]
-	return size
+	return dst, size
 }
 
-// collectLoss appends the notice that events were lost.
-//
-// Protocol section 12.4.
-func (s *Session) collectLoss(size int, l loss) int {
-	if s.cfg.EventLoss == nil {
-		return size
+// write appends frames, which are part of b, to dst and takes b.
+func (o *outbox) write(dst [][]byte, size int, b *buf.Buf, frames []byte) ([][]byte, int) {
+	o.written = append(o.written, b)
+	if len(frames) > 0 {
+		dst = append(dst, frames)
 	}
-	out := s.room(size, len(l.name)+2*eventRoom)
-	start := len(out.B)
-	out.B = wire.AppendHeader(s.link.BeginFrame(out.B), s.table.nextID(), wire.Request(wire.TypeEvent))
-	out.B = s.link.EndFrame(s.cfg.EventLoss(out.B, l.name, l.count), start, false)
-	return len(out.B)
+	return dst, size + len(frames)
+}
+
+// release gives back what has been written. The holder of the write role calls it.
+func (o *outbox) release() {
+	for i, b := range o.written {
+		b.Release()
+		o.written[i] = nil
+	}
+	o.written = o.written[:0]
 }
 
 // close drops all events and refuses further ones.
@@ -383,12 +534,11 @@ func (o *outbox) close() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.closed = true
-	for _, e := range o.queue[o.head:] {
-		if e.event != nil {
-			o.dropped.Add(1)
-		}
+	o.dropped.Add(uint64(o.count))
+	for o.head < len(o.pieces) {
+		o.pop().free()
 	}
-	o.queue, o.head, o.count, o.bytes = nil, 0, 0, 0
+	o.count, o.bytes = 0, 0
 	if o.roomc != nil {
 		close(o.roomc)
 		o.roomc = nil

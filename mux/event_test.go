@@ -190,7 +190,7 @@ func TestBlockingEmitter(t *testing.T) {
 
 func TestDisconnectSlowSubscriber(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tc := newSubscriber(t, Config{MaxEventBytes: 6})
+		tc := newSubscriber(t, Config{MaxEventBytes: 20}) // an event has 3 bytes, its packet 8
 		defer tc.end()
 		tc.hold()
 		for i, want := range []error{nil, nil, ErrDropped} {
@@ -293,15 +293,16 @@ func TestEventsAfterBurst(t *testing.T) {
 		tc := newSubscriber(t, Config{})
 		defer tc.end()
 		tc.hold()
-		for range 4 * keptEvents {
-			if err := emit(t.Context(), tc.session, "a", Block, 0); err != nil {
+		large := strings.Repeat("a", copiedEvent) // not put together with others
+		for range 4 * keptPieces {
+			if err := emit(t.Context(), tc.session, large, Block, 0); err != nil {
 				t.Fatal(err)
 			}
 		}
 		tc.release()
 		synctest.Wait()
-		if n := cap(tc.session.events.Load().queue); n > keptEvents {
-			t.Errorf("there is room for %d events, want no more than for %d", n, keptEvents)
+		if n := cap(tc.session.events.Load().pieces); n > keptPieces {
+			t.Errorf("there is room for %d events, want no more than for %d", n, keptPieces)
 		}
 	})
 }
@@ -311,7 +312,7 @@ func TestLossesInOneWrite(t *testing.T) {
 	box := &outbox{}
 	name := strings.Repeat("x", 200)
 	for range 1000 {
-		box.queue = append(box.queue, outEvent{lost: []loss{{name, 1}, {name + "y", 1}}})
+		box.pieces = append(box.pieces, &piece{lost: []loss{{name, 1}, {name + "y", 1}}})
 	}
 	box.take(eventShare)
 	if n := len(box.taken); n == 0 || n > eventShare/(2*len(name)) {

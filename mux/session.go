@@ -473,12 +473,12 @@ func (s *Session) Collect(dst [][]byte) [][]byte {
 		s.lent = nil
 	}
 	var load int64
-	size := 0
+	size, events := 0, 0
 	// Events before the rest: an answer should not overtake what was emitted before it.
 	if box := s.events.Load(); box != nil {
-		size = s.collectEvents(box, eventShare)
+		dst, events = s.collectEvents(box, dst)
 	}
-	for s.lent == nil && size < collectBytes {
+	for s.lent == nil && size+events < collectBytes {
 		p := s.queue.pop()
 		if p == nil {
 			break
@@ -492,7 +492,7 @@ func (s *Session) Collect(dst [][]byte) [][]byte {
 			break
 		}
 		if size == 0 {
-			s.room(0, len(p.b))
+			s.beginOut(len(p.b))
 		}
 		s.out.Append(p.b)
 		size = len(s.out.B)
@@ -515,17 +515,13 @@ func (s *Session) Collect(dst [][]byte) [][]byte {
 	return dst
 }
 
-// room returns out with room for n more bytes. size is how many are in it for this
-// write; those of the last one are dropped.
-func (s *Session) room(size, n int) *buf.Buf {
-	switch {
-	case s.out == nil:
+// beginOut makes out ready for what will be written next, of which n bytes are known.
+func (s *Session) beginOut(n int) {
+	if s.out == nil {
 		s.out = buf.Get(max(s.outSize, minCollect, n))
-	case size == 0:
-		s.out.B = s.out.B[:0]
+		return
 	}
-	s.out.Reserve(n)
-	return s.out
+	s.out.B = s.out.B[:0]
 }
 
 // Closed ends the session: its context, its calls, its queue. Only the link calls
@@ -554,7 +550,9 @@ func (s *Session) Closed(err error) {
 	}
 	s.queue.close(lost)
 	if !s.events.CompareAndSwap(nil, endOfEvents) {
-		s.events.Load().close()
+		box := s.events.Load()
+		box.close()
+		box.release()
 	}
 	s.deadlines.stop()
 	s.table.sweep(
