@@ -13,7 +13,7 @@ import (
 )
 
 // Event is an event in its encoded form, made once for all sessions that send it. It is
-// never changed, and belongs to the garbage collector.
+// not changed while they need it, and a large one, see [CopiedEvent], never.
 type Event struct {
 	name    string
 	payload []byte   // of an EVENT: the array of name and arguments
@@ -69,9 +69,9 @@ const (
 	// eventRoom is more than frame, header and the name of the task add to an event.
 	eventRoom = 48
 
-	// copiedEvent is the largest event that is framed when it is queued. Larger ones are
-	// shared by all sessions that they wait in.
-	copiedEvent = 2 << 10
+	// CopiedEvent is the largest payload of an event that is copied when it is queued.
+	// Larger ones are shared by all sessions that they wait in.
+	CopiedEvent = 2 << 10
 
 	// keptPieces is for how many pieces a session keeps the memory of its queue.
 	keptPieces = 64
@@ -208,7 +208,7 @@ func (s *Session) CanEvent() bool { return s.canEvent.Load() }
 // SendEvent queues an event: as EVENT if the peer negotiated that, else as the task emit,
 // whose answer nobody waits for. If there is no room o decides; [Block] waits for at most
 // patience and not beyond ctx, and not at all on a read owner. The session keeps e until it
-// has sent it. The error is [ErrDropped], that of ctx, or a [*LostError] at the end of the
+// has sent it if its payload is larger than [CopiedEvent], else until SendEvent returns. The error is [ErrDropped], that of ctx, or a [*LostError] at the end of the
 // session. Any number of goroutines may send; what one sends stays in order.
 //
 // Protocol sections 9.2 and 12.4.
@@ -312,7 +312,7 @@ func (o *outbox) wait(ctx context.Context, roomc chan struct{}, d time.Duration)
 func (s *Session) queueEvent(o *outbox, e *Event) {
 	o.count++
 	need := len(e.payload) + eventRoom
-	if len(e.payload) > copiedEvent {
+	if len(e.payload) > CopiedEvent {
 		o.piece(eventShare).large = e
 		o.bytes += len(e.payload)
 		return
@@ -488,7 +488,7 @@ func (s *Session) collectEvents(o *outbox, dst [][]byte) (_ [][]byte, size int) 
 		o.taken[i] = nil
 		sent := p.events()
 		if p.large != nil || len(p.lost) > 0 {
-			b := buf.Get(copiedEvent)
+			b := buf.Get(CopiedEvent)
 			if s.canEvent.Load() && s.cfg.EventLoss != nil {
 				for _, l := range p.lost {
 					s.frameLoss(b, l)

@@ -293,7 +293,7 @@ func TestEventsAfterBurst(t *testing.T) {
 		tc := newSubscriber(t, Config{})
 		defer tc.end()
 		tc.hold()
-		large := strings.Repeat("a", copiedEvent) // not put together with others
+		large := strings.Repeat("a", CopiedEvent) // not put together with others
 		for range 4 * keptPieces {
 			if err := emit(t.Context(), tc.session, large, Block, 0); err != nil {
 				t.Fatal(err)

@@ -181,10 +181,22 @@ func (b *Bus) Patterns() []string {
 }
 
 // HasHandlers reports whether an event of that name would reach anybody.
-func (b *Bus) HasHandlers(name string) bool {
+func (b *Bus) HasHandlers(name string) bool { return b.Interest(name).Any() }
+
+// Interest is the handlers that an event would reach, at a moment.
+type Interest struct{ route *route }
+
+// Interest returns the handlers of a name, for [Emitter.LendEvent].
+func (b *Bus) Interest(name string) Interest {
 	r, err := b.route(name)
-	return err == nil && len(r.handlers) > 0
+	if err != nil {
+		return Interest{}
+	}
+	return Interest{r}
 }
+
+// Any reports whether there is a handler.
+func (i Interest) Any() bool { return i.route != nil && len(i.route.handlers) > 0 }
 
 // CheckName is [CheckName] with the limits of the bus.
 func (b *Bus) CheckName(name string) error {
@@ -275,6 +287,7 @@ func (b *Bus) find(name string) *route {
 	for _, s := range r.handlers {
 		r.inline = r.inline && s.inline
 		r.payload = r.payload || s.payload
+		r.scratch = r.scratch || s.scratch
 	}
 	return r
 }

@@ -14,6 +14,7 @@ type route struct {
 	internal   bool            // the name is reserved
 	inline     bool            // all handlers are
 	payload    bool            // a handler wants the event with a payload
+	scratch    bool            // a handler shares something with others
 }
 
 // cache remembers the routes of names that were emitted. It is a table of four-way

@@ -167,13 +167,28 @@ func (e Emitter) EmitChainRight(ctx context.Context, name string, args ...any) (
 }
 
 // EmitEvent emits an event that exists already, such as one from a peer whose arguments
-// are still encoded. op is [OpParallel] or [OpSerial].
+// are still encoded. op is [OpParallel] or [OpSerial]. An event that is lent is cloned.
 func (e Emitter) EmitEvent(ctx context.Context, op Op, event Event) ([]any, error) {
 	if op > OpSerial {
 		return nil, errorf(code.InvalidArgument, "emit %s: an event is emitted in parallel or serially, not %v", event.name, op)
 	}
-	o, err := e.emit(ctx, call{op: op}, event)
+	o, err := e.emit(ctx, call{op: op}, event.Clone())
 	return o.results, err
+}
+
+// LendEvent has handlers run one after another with an event that may be lent, and drops
+// their results. They are those of the event's name, as [Bus.Interest] has found them, and
+// must know that the event is lent. Readers clone it.
+func (e Emitter) LendEvent(ctx context.Context, to Interest, event Event) error {
+	if !to.Any() {
+		return nil
+	}
+	if err := e.bus.enter(); err != nil {
+		return err
+	}
+	defer e.bus.leave()
+	_, err := e.emitTo(ctx, to.route, call{op: OpSerial}, event)
+	return err
 }
 
 // call is how one emission is carried out.
@@ -207,6 +222,12 @@ func (e Emitter) emit(ctx context.Context, c call, event Event) (outcome, error)
 	if err != nil {
 		return outcome{}, err
 	}
+	return e.emitTo(ctx, r, c, event)
+}
+
+// emitTo has the handlers of a route run. The emission has entered the bus.
+func (e Emitter) emitTo(ctx context.Context, r *route, c call, event Event) (outcome, error) {
+	b := e.bus
 	if r.internal && !e.privileged {
 		return outcome{}, errorf(code.PermissionDenied, "emit %s: only the node emits it", event.name)
 	}
@@ -226,27 +247,32 @@ func (b *Bus) deliver(ctx context.Context, r *route, c *call, e Event) (outcome,
 	if ctx.Err() != nil {
 		return outcome{}, contextError(ctx, "emit "+e.name)
 	}
-	e.call = nil
+	e.call, e.scratch = nil, nil
 	if len(r.handlers) == 0 {
 		return b.deliverNobody(c, e)
 	}
-	if r.payload {
+	// Only goroutines of the bus can be left behind.
+	direct := r.inline || ctx.Done() == nil
+	serial := direct && (c.op == OpSerial || c.op == OpParallel && (r.inline || len(r.handlers) == 1))
+	switch {
+	case r.payload || r.scratch && !serial:
 		var err error
 		if e, err = b.withPayload(e); err != nil {
 			return outcome{}, err
 		}
+	case r.scratch && e.payload == nil:
+		e.scratch, _ = pooledScratches.Get().(*Scratch)
+		defer e.scratch.end()
 	}
-	// Only goroutines of the bus can be left behind.
-	direct := r.inline || ctx.Done() == nil
 	switch {
-	case c.op > OpSerial && direct:
-		value, err := b.fold(ctx, r.handlers, c, e)
-		return outcome{value: value}, err
-	case direct && (c.op == OpSerial || r.inline || len(r.handlers) == 1):
+	case serial:
 		results, err := b.serial(ctx, r.handlers, c, e)
 		return outcome{results: results}, err
+	case direct && c.op > OpSerial:
+		value, err := b.fold(ctx, r.handlers, c, e)
+		return outcome{value: value}, err
 	}
-	return b.begin(ctx, r.handlers, c, e).wait(direct)
+	return b.begin(ctx, r.handlers, c, e.Clone()).wait(direct)
 }
 
 func (b *Bus) deliverNobody(c *call, e Event) (outcome, error) {

@@ -2,6 +2,7 @@ package pubsub
 
 import (
 	"reflect"
+	"sync"
 
 	"github.com/d-e-v-grid/netron/internal/code"
 )
@@ -39,13 +40,15 @@ func (o Op) String() string {
 }
 
 // Event is something that happened: a name and arguments. It is a value, which may be
-// kept and passed on. The arguments are shared by all who get the event and must not be
+// kept and passed on, unless who hands it over says that it is lent: then [Event.Clone]
+// makes one that may. The arguments are shared by all who get the event and must not be
 // changed.
 type Event struct {
 	name    string
 	args    []any
-	payload Payload // nil for plain arguments
-	call    *call   // of the emission, for middleware; nil for handlers
+	payload Payload  // nil for plain arguments
+	call    *call    // of the emission, for middleware; nil for handlers
+	scratch *Scratch // of the emission; nil if it has none
 }
 
 // Payload is the arguments of an event in another form than a slice, which is decoded
@@ -53,7 +56,7 @@ type Event struct {
 // handler that passes them on finds it by [Event.Payload] and need not decode it.
 //
 // All methods may be called by many goroutines at a time, and as long as somebody holds
-// the event: a payload does not live in memory that is used anew.
+// the event, unless the payload is a [Lent] one.
 type Payload interface {
 	// Args returns all arguments.
 	Args() ([]any, error)
@@ -61,6 +64,32 @@ type Payload interface {
 	// Decode stores the first arguments in the pointers vs. Those that the event does not
 	// have leave their pointers alone.
 	Decode(vs ...any) error
+}
+
+// Lent is a payload in memory that will be used anew: it is good for the handlers that
+// [Emitter.LendEvent] calls, until they return.
+type Lent interface {
+	Payload
+
+	// Clone returns the same payload in memory of its own. It is called before the handlers
+	// return, by any goroutine.
+	Clone() Payload
+}
+
+// Scratch is where the handlers of one emission that subscribed [WithScratch] keep what
+// they share, such as the event in encoded form. A Value with a method Release has it called
+// when the last of them has returned.
+type Scratch struct{ Value any }
+
+var pooledScratches = sync.Pool{New: func() any { return new(Scratch) }}
+
+// end gives the scratch back.
+func (s *Scratch) end() {
+	if v, ok := s.Value.(interface{ Release() }); ok {
+		v.Release()
+	}
+	s.Value = nil
+	pooledScratches.Put(s)
 }
 
 // NewEvent returns an event whose arguments are decoded on demand, for
@@ -77,6 +106,19 @@ func (e Event) Op() Op {
 	}
 	return e.call.op
 }
+
+// Clone returns the event, in memory of its own if it is lent.
+func (e Event) Clone() Event {
+	if p, ok := e.payload.(Lent); ok {
+		e.payload = p.Clone()
+	}
+	return e
+}
+
+// Scratch returns what the handlers of the emission share, nil if there is nothing: because
+// the event has a payload, or because the handlers do not run on one goroutine. It is good
+// until the handler returns.
+func (e Event) Scratch() *Scratch { return e.scratch }
 
 // Args returns the arguments, decoded if they came from a peer. The error is that of
 // decoding.

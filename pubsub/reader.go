@@ -51,7 +51,7 @@ var errReaderClosed = errorf(code.Canceled, "the reader is closed")
 // Reader subscribes a reader. [Reader.Close] it in the end. Errors are those of
 // [Bus.Subscribe].
 func (b *Bus) Reader(pattern string, opts ...ReaderOption) (*Reader[Event], error) {
-	return newReader(b, pattern, opts, func(e Event) (Event, error) { return e, nil })
+	return newReader(b, pattern, opts, func(e Event) (Event, error) { return e.Clone(), nil })
 }
 
 // Events subscribes when the iteration begins, and unsubscribes when it ends. It yields

@@ -37,6 +37,11 @@ func Distinct(key any) Option { return func(s *Subscription) { s.key = key } }
 // emission share it, so what it encodes is encoded once.
 func WithPayload() Option { return func(s *Subscription) { s.payload = true } }
 
+// WithScratch is for handlers that share work with the others of an emission, by what they
+// find under [Event.Scratch]. Where there is none they have a payload to share, as by
+// [WithPayload].
+func WithScratch() Option { return func(s *Subscription) { s.scratch = true } }
+
 // Silent says that the results of the handler mean nothing: what reduces or chains results
 // passes it over. Errors count all the same. A [Reader] is silent.
 func Silent() Option { return func(s *Subscription) { s.silent = true } }
@@ -53,6 +58,7 @@ type Subscription struct {
 	once     bool
 	inline   bool
 	payload  bool
+	scratch  bool
 	silent   bool // results mean nothing
 	ended    atomic.Bool
 	lost     func(uint64) // tells a reader that events are missing; nil for others

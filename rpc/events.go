@@ -25,8 +25,8 @@ type EventConfig struct {
 
 	// Receive is the handler of all events that peers send, besides those that were
 	// subscribed to at the peer: for a hub, to which peers send without being asked. It is
-	// called on the goroutine that reads from the peer, and must not block; ctx is as for
-	// [SubscribeInline]. Nil means that only subscriptions get events.
+	// called on the goroutine that reads from the peer, and must not block; ctx and event
+	// are as for [SubscribeInline]. Nil means that only subscriptions get events.
 	Receive pubsub.Handler
 
 	// MaxSubscriptions limits the patterns that one connection subscribes to. Default
@@ -164,15 +164,44 @@ func (e *Endpoint) newEvent(name string, args []any) (*mux.Event, error) {
 func (e *Endpoint) encodeEvent(name string, args []any) (*mux.Event, error) {
 	p, _ := eventPools.Get().(*eventPool)
 	defer eventPools.Put(p)
-	p.begin(name, len(args))
-	for i, arg := range args {
-		b, err := codec.Append(p.scratch, arg)
-		if err != nil {
-			return nil, Errorf(InvalidArgument, "rpc: argument %d of event %s: %w", i+1, shown(name), err)
-		}
-		p.scratch = b
+	if err := p.encode(name, args); err != nil {
+		return nil, err
 	}
 	return p.end(name, len(args), e.cfg.maxMessageBytes())
+}
+
+// shareEvent is encodeEvent for the peers that one emission reaches. The event lends, if
+// sessions need it no longer than that.
+func (e *Endpoint) shareEvent(s *pubsub.Scratch, name string, args []any) (*mux.Event, error) {
+	p, _ := eventScratches.Get().(*eventScratch)
+	err := p.encode(name, args)
+	if err == nil && len(p.scratch) > mux.CopiedEvent {
+		p.event, err = p.end(name, len(args), e.cfg.maxMessageBytes())
+	} else if err == nil {
+		p.lent, err = p.make(name, p.scratch, len(args), e.cfg.maxMessageBytes())
+		p.event = &p.lent
+	}
+	if err != nil {
+		p.Release()
+		return nil, err
+	}
+	s.Value = p
+	return p.event, nil
+}
+
+// eventScratch is the event that some handlers of an emission send to peers.
+type eventScratch struct {
+	eventPool
+	event *mux.Event
+	lent  mux.Event
+}
+
+var eventScratches = sync.Pool{New: func() any { return new(eventScratch) }}
+
+// Release gives the memory back when the handlers have returned.
+func (p *eventScratch) Release() {
+	p.event, p.lent = nil, mux.Event{}
+	eventScratches.Put(p)
 }
 
 // eventPool is memory for events that are emitted. It is not used anew, since nobody knows
@@ -197,6 +226,19 @@ const (
 	eventOverhead = 64
 )
 
+// encode encodes an event.
+func (p *eventPool) encode(name string, args []any) error {
+	p.begin(name, len(args))
+	for i, arg := range args {
+		b, err := codec.Append(p.scratch, arg)
+		if err != nil {
+			return Errorf(InvalidArgument, "rpc: argument %d of event %s: %w", i+1, shown(name), err)
+		}
+		p.scratch = b
+	}
+	return nil
+}
+
 // begin begins to encode an event with n arguments, which are to be appended to scratch.
 func (p *eventPool) begin(name string, n int) {
 	if cap(p.scratch) > keptScratch {
@@ -207,18 +249,27 @@ func (p *eventPool) begin(name string, n int) {
 	p.scratch = codec.AppendString(b, name)
 }
 
-// end returns the event.
+// end returns the event, in memory of its own.
 func (p *eventPool) end(name string, n, limit int) (*mux.Event, error) {
-	if len(p.scratch)+eventOverhead > limit {
-		return nil, Errorf(ResourceExhausted, "rpc: event %s of %d bytes, limit %d", shown(name), len(p.scratch), limit)
-	}
 	if len(p.events) == cap(p.events) {
 		p.events = make([]mux.Event, 0, slabEvents)
 	}
+	event, err := p.make(name, p.bytes.keep(p.scratch), n, limit)
+	if err != nil {
+		return nil, err
+	}
+	p.events = append(p.events, event)
+	return &p.events[len(p.events)-1], nil
+}
+
+// make returns an event with n arguments that was encoded by begin, with payload b.
+func (p *eventPool) make(name string, b []byte, n, limit int) (mux.Event, error) {
+	if len(b)+eventOverhead > limit {
+		return mux.Event{}, Errorf(ResourceExhausted, "rpc: event %s of %d bytes, limit %d", shown(name), len(b), limit)
+	}
 	var room [12]byte
 	task := codec.AppendString(codec.AppendArrayHeader(room[:0], 2+n), taskEmit)
-	p.events = append(p.events, mux.MakeEvent(name, p.bytes.keep(p.scratch), p.head, task))
-	return &p.events[len(p.events)-1], nil
+	return mux.MakeEvent(name, b, p.head, task), nil
 }
 
 // slab is memory that small pieces of bytes share.
@@ -332,7 +383,7 @@ func (c *conn) subscribe(ctx context.Context, pattern string) error {
 			handler = c.forwardOwn
 		}
 		var err error
-		if sub, err = e.bus.Subscribe(pattern, handler, pubsub.Inline(), pubsub.Silent(), pubsub.WithPayload(), pubsub.Distinct(c)); err != nil {
+		if sub, err = e.bus.Subscribe(pattern, handler, pubsub.Inline(), pubsub.Silent(), pubsub.WithScratch(), pubsub.Distinct(c)); err != nil {
 			return asError(err)
 		}
 	}
@@ -382,15 +433,7 @@ func (c *conn) endOutlets() {
 // forward is the handler that sends events to the peer. That it does not read in time is
 // not the business of who emits.
 func (c *conn) forward(ctx context.Context, e pubsub.Event) (any, error) {
-	p, ok := e.Payload().(encodable)
-	if !ok {
-		args, err := e.Args()
-		if err != nil {
-			return nil, err
-		}
-		p = &argsPayload{args: args}
-	}
-	event, err := p.encoded(c.endpoint, e.Name())
+	event, err := c.endpoint.encodedEvent(e)
 	if err != nil {
 		return nil, err
 	}
@@ -399,6 +442,30 @@ func (c *conn) forward(ctx context.Context, e pubsub.Event) (any, error) {
 		return nil, ctx.Err()
 	}
 	return nil, nil
+}
+
+// encodedEvent returns an event in encoded form, which all peers that get it share. It is
+// good until the handler returns, or longer if it is large.
+func (e *Endpoint) encodedEvent(event pubsub.Event) (*mux.Event, error) {
+	if s := event.Scratch(); s != nil {
+		if p, ok := s.Value.(*eventScratch); ok {
+			return p.event, nil
+		}
+		args, err := event.Args()
+		if err != nil {
+			return nil, err
+		}
+		return e.shareEvent(s, event.Name(), args)
+	}
+	p, ok := event.Payload().(encodable)
+	if !ok {
+		args, err := event.Args()
+		if err != nil {
+			return nil, err
+		}
+		p = &argsPayload{args: args}
+	}
+	return p.encoded(e, event.Name())
 }
 
 // forwardOwn is forward for patterns that may match what the endpoint says of itself, of

@@ -63,6 +63,9 @@ type subscribeOptions struct {
 // SubscribeInline has the handler run on the goroutine that reads from the peer. It must
 // not block; what could is refused with [ErrWouldBlock]. It is the fastest way, loses
 // nothing, and slows the peer down if it is slow.
+//
+// The event is lent: it is good until the handler returns, and a handler that keeps it
+// keeps its [pubsub.Event.Clone]. What was decoded from it is the handler's own.
 func SubscribeInline() SubscribeOption { return func(o *subscribeOptions) { o.inline = true } }
 
 // SubscribeBuffer sets how many events may wait for the handler or the iteration, and what
@@ -649,32 +652,56 @@ func (c *conn) deliver(name, args []byte, n int) {
 		}
 		c.lastEvent = text
 	}
-	if wanted := in != nil && in.bus.HasHandlers(c.lastEvent); !wanted {
-		if in = nil; receive == nil {
-			return
-		}
+	var to pubsub.Interest
+	if in != nil {
+		to = in.bus.Interest(c.lastEvent)
+	}
+	if !to.Any() && receive == nil {
+		return
 	}
 	if d := codec.NewDecoder(args, c.endpoint.cfg.Limits); finishArguments(&d, n) != nil {
 		return
 	}
-	e := pubsub.NewEvent(c.lastEvent, c.received.keep(args, n, &c.endpoint.cfg.Limits))
+	e := pubsub.NewEvent(c.lastEvent, c.received.lend(args, n, &c.endpoint.cfg.Limits))
 	if receive != nil {
 		_, _ = receive(c.ownerCtx, e) // it has logged its error
 	}
-	if in != nil {
-		_, _ = in.emitter.EmitEvent(c.ownerCtx, pubsub.OpSerial, e) // likewise
+	if to.Any() {
+		_ = in.emitter.LendEvent(c.ownerCtx, to, e) // likewise
 	}
+	c.received.end()
 }
 
-// arrivals is memory for the events that have come over a connection. It belongs to the
-// read owner. It is not used anew, since handlers may keep events; small ones share it.
+// arrivals is the event that has come over a connection and is being handled, and memory
+// for those that handlers keep. That is not used anew; small ones share it.
 type arrivals struct {
-	payloads []wirePayload
-	bytes    slab
+	lent lentPayload // owned by the read owner
+
+	mu       sync.Mutex
+	payloads []wirePayload // guarded by mu
+	bytes    slab          // guarded by mu
+}
+
+// lend returns a payload of encoded arguments that lends until end.
+func (a *arrivals) lend(args []byte, n int, lim *codec.Limits) *lentPayload {
+	p := &a.lent
+	p.arrivals, p.raw, p.count, p.limits = a, args, n, lim
+	return p
+}
+
+// end makes what was lent empty, for those who have kept it against the rules.
+func (a *arrivals) end() {
+	p := &a.lent
+	p.raw, p.count = nil, 0
+	if p.event.Load() != nil {
+		p.event.Store(nil)
+	}
 }
 
 // keep returns a payload that holds a copy of encoded arguments.
 func (a *arrivals) keep(args []byte, n int, lim *codec.Limits) *wirePayload {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	if len(a.payloads) == cap(a.payloads) {
 		a.payloads = make([]wirePayload, 0, slabEvents)
 	}
@@ -685,14 +712,22 @@ func (a *arrivals) keep(args []byte, n int, lim *codec.Limits) *wirePayload {
 	return p
 }
 
+// lentPayload is a payload whose bytes are where they were read.
+type lentPayload struct {
+	wirePayload
+	arrivals *arrivals
+}
+
+// Clone implements [pubsub.Lent].
+func (p *lentPayload) Clone() pubsub.Payload { return p.arrivals.keep(p.raw, p.count, p.limits) }
+
 // EncodedArgs is implemented by the payloads of events that came from a peer: see
 // [pubsub.Event.Payload].
 type EncodedArgs interface {
 	pubsub.Payload
 
 	// Encoded returns the arguments as they came, one encoded value behind the other,
-	// and their number. They are good as long as somebody holds the event, and must not
-	// be changed.
+	// and their number. They are good as long as the event is, and must not be changed.
 	Encoded() (values []byte, n int)
 }
 
