@@ -27,6 +27,7 @@ type Bus struct {
 	stats    counters              // what nothing else counts
 
 	generation atomic.Uint64 // of the patterns with wildcards
+	changes    atomic.Uint64 // of subscriptions
 	entered    atomic.Uint64 // emissions begun; closedBit forbids more
 	left       atomic.Uint64 // emissions ended
 	workers    atomic.Int64  // goroutines that run handlers
@@ -161,6 +162,7 @@ func (b *Bus) changed(pattern string) {
 	} else if c := b.routes.Load(); c != nil {
 		c.forget(pattern)
 	}
+	b.changes.Add(1)
 }
 
 // IsSubscribed reports whether the pattern itself has a subscription.
@@ -184,16 +186,21 @@ func (b *Bus) Patterns() []string {
 func (b *Bus) HasHandlers(name string) bool { return b.Interest(name).Any() }
 
 // Interest is the handlers that an event would reach, at a moment.
-type Interest struct{ route *route }
+type Interest struct {
+	bus     *Bus
+	changes uint64 // of the bus before route was found
+	route   *route // nil if no event can have the name
+}
 
 // Interest returns the handlers of a name, for [Emitter.LendEvent].
 func (b *Bus) Interest(name string) Interest {
-	r, err := b.route(name)
-	if err != nil {
-		return Interest{}
-	}
-	return Interest{r}
+	i := Interest{bus: b, changes: b.changes.Load()}
+	i.route, _ = b.route(name)
+	return i
 }
+
+// IsOf reports whether the interest is that of events on bus b still.
+func (i Interest) IsOf(b *Bus) bool { return i.bus == b && i.changes == b.changes.Load() }
 
 // Any reports whether there is a handler.
 func (i Interest) Any() bool { return i.route != nil && len(i.route.handlers) > 0 }

@@ -189,7 +189,7 @@ func (m *emission) runSlot(i int) {
 		}
 		m.finish(slot, slotDone)
 	}()
-	slot.value, slot.err = m.bus.handle(m.ctx, s, m.event)
+	slot.value, slot.err = m.bus.handle(m.ctx, s, &m.event)
 }
 
 // errEnded is the error of a handler that called runtime.Goexit.

@@ -176,18 +176,24 @@ func (e Emitter) EmitEvent(ctx context.Context, op Op, event Event) ([]any, erro
 	return o.results, err
 }
 
-// LendEvent has handlers run one after another with an event that may be lent, and drops
-// their results. They are those of the event's name, as [Bus.Interest] has found them, and
+// LendEvent has handlers run one after another with an event that may be lent. Their
+// results are dropped, and their errors joined. They are those of the event's name, as [Bus.Interest] has found them, and
 // must know that the event is lent. Readers clone it.
 func (e Emitter) LendEvent(ctx context.Context, to Interest, event Event) error {
+	b, r := e.bus, to.route
 	if !to.Any() {
 		return nil
 	}
-	if err := e.bus.enter(); err != nil {
+	if err := b.enter(); err != nil {
 		return err
 	}
-	defer e.bus.leave()
-	_, err := e.emitTo(ctx, to.route, call{op: OpSerial}, event)
+	defer b.leave()
+	if b.chain.Load() != nil || r.internal || r.payload || r.scratch || !r.inline {
+		e.rule = ruleAll
+		_, err := e.emitTo(ctx, r, call{op: OpSerial}, event)
+		return err
+	}
+	_, err := b.serial(ctx, r.handlers, &call{op: OpSerial, rule: ruleAll}, &event)
 	return err
 }
 
@@ -239,25 +245,24 @@ func (e Emitter) emitTo(ctx context.Context, r *route, c call, event Event) (out
 		kept := c // only what middleware sees lives on the heap
 		return b.through(ctx, chain, &kept, event)
 	}
-	return b.deliver(ctx, r, &c, event)
+	return b.deliver(ctx, r, &c, &event)
 }
 
-// deliver has the handlers run. It keeps a copy of c if anything.
-func (b *Bus) deliver(ctx context.Context, r *route, c *call, e Event) (outcome, error) {
+// deliver has the handlers run. It keeps copies of c and e if anything, and changes e.
+func (b *Bus) deliver(ctx context.Context, r *route, c *call, e *Event) (outcome, error) {
 	if ctx.Err() != nil {
 		return outcome{}, contextError(ctx, "emit "+e.name)
 	}
 	e.call, e.scratch = nil, nil
 	if len(r.handlers) == 0 {
-		return b.deliverNobody(c, e)
+		return b.deliverNobody(c, *e)
 	}
 	// Only goroutines of the bus can be left behind.
 	direct := r.inline || ctx.Done() == nil
 	serial := direct && (c.op == OpSerial || c.op == OpParallel && (r.inline || len(r.handlers) == 1))
 	switch {
 	case r.payload || r.scratch && !serial:
-		var err error
-		if e, err = b.withPayload(e); err != nil {
+		if err := b.addPayload(e); err != nil {
 			return outcome{}, err
 		}
 	case r.scratch && e.payload == nil:
@@ -269,7 +274,7 @@ func (b *Bus) deliver(ctx context.Context, r *route, c *call, e Event) (outcome,
 		results, err := b.serial(ctx, r.handlers, c, e)
 		return outcome{results: results}, err
 	case direct && c.op > OpSerial:
-		value, err := b.fold(ctx, r.handlers, c, e)
+		value, err := b.fold(ctx, r.handlers, c, *e)
 		return outcome{value: value}, err
 	}
 	return b.begin(ctx, r.handlers, c, e.Clone()).wait(direct)
@@ -289,24 +294,24 @@ func (b *Bus) deliverNobody(c *call, e Event) (outcome, error) {
 	return outcome{}, nil
 }
 
-// withPayload returns the event with a payload, made for all its handlers.
-func (b *Bus) withPayload(e Event) (Event, error) {
+// addPayload gives an event a payload, made for all its handlers.
+func (b *Bus) addPayload(e *Event) error {
 	if _, isOwn := e.payload.(local); b.cfg.Payload == nil || e.payload != nil && !isOwn {
-		return e, nil
+		return nil
 	}
 	args, err := e.Args()
 	if err != nil {
-		return e, err
+		return err
 	}
 	if args == nil {
 		args = []any{}
 	}
 	e.args, e.payload = args, b.cfg.Payload(args)
-	return e, nil
+	return nil
 }
 
 // serial runs handlers one after another on this goroutine.
-func (b *Bus) serial(ctx context.Context, handlers []*Subscription, c *call, e Event) (results []any, err error) {
+func (b *Bus) serial(ctx context.Context, handlers []*Subscription, c *call, e *Event) (results []any, err error) {
 	var failed []error
 	called := 0
 	defer func() { b.stats.delivered.Add(uint64(called)) }()
@@ -359,7 +364,7 @@ func (b *Bus) fold(ctx context.Context, handlers []*Subscription, c *call, e Eve
 		if called++; isNew && c.reduce == nil {
 			e, isNew = e.WithArgs(spread(acc)...), false
 		}
-		v, err := b.handle(ctx, s, e)
+		v, err := b.handle(ctx, s, &e)
 		if err == nil && s.silent {
 			continue
 		}
@@ -387,14 +392,14 @@ func spread(result any) []any {
 }
 
 // handle calls a handler. A failed one has no result.
-func (b *Bus) handle(ctx context.Context, s *Subscription, e Event) (v any, err error) {
+func (b *Bus) handle(ctx context.Context, s *Subscription, e *Event) (v any, err error) {
 	returned := false
 	defer func() {
 		if !returned {
 			v, err = nil, b.caught(recover(), e.name, s.pattern)
 		}
 	}()
-	v, err = s.handler(ctx, e)
+	v, err = s.handler(ctx, *e)
 	returned = true
 	if err != nil {
 		v = nil

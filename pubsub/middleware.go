@@ -78,7 +78,7 @@ func (b *Bus) deliverAny(ctx context.Context, e Event) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	o, err := b.deliver(ctx, r, call, e)
+	o, err := b.deliver(ctx, r, call, &e)
 	switch {
 	case call.op > OpSerial:
 		return o.value, err

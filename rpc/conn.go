@@ -8,6 +8,7 @@ import (
 
 	"github.com/d-e-v-grid/netron/codec"
 	"github.com/d-e-v-grid/netron/mux"
+	"github.com/d-e-v-grid/netron/pubsub"
 )
 
 // features are the extensions that this package offers to peers.
@@ -39,8 +40,9 @@ type conn struct {
 	// over another one as well, or will.
 	muted atomic.Bool
 
-	lastEvent string   // the name of the last event that came; owned by the read owner
-	received  arrivals // owned by the read owner
+	lastEvent string          // the name of the last event that came; owned by the read owner
+	interest  pubsub.Interest // in it; owned by the read owner
+	received  arrivals        // owned by the read owner
 
 	// Requests that the peer has given up, and those that can be told. Most requests
 	// are in neither table: see [requestContext].

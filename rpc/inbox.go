@@ -104,11 +104,10 @@ func (p *Peer) Subscribe(ctx context.Context, pattern string, handler pubsub.Han
 		return nil, err
 	}
 	s := &PeerSubscription{inbox: in, pattern: pattern, cancel: func() {}}
-	guarded := p.endpoint.guard(handler)
 	if o.inline {
-		s.sub, err = in.bus.Subscribe(pattern, guarded, pubsub.Inline())
+		s.sub, err = in.bus.Subscribe(pattern, p.endpoint.logged(handler), pubsub.Inline())
 	} else if s.reader, err = in.bus.Reader(pattern, o.reader...); err == nil {
-		err = s.run(guarded)
+		err = s.run(p.endpoint.guard(handler))
 	}
 	if err == nil {
 		err = in.want(ctx, s)
@@ -323,13 +322,21 @@ func (in *inbox) end() {
 
 // guard keeps what goes wrong in a handler to itself.
 func (e *Endpoint) guard(handler pubsub.Handler) pubsub.Handler {
-	log := e.cfg.logger()
+	log, handler := e.cfg.logger(), e.logged(handler)
 	return func(ctx context.Context, e pubsub.Event) (_ any, _ error) {
 		defer func() {
 			if v := recover(); v != nil {
 				log.Error("netron: panic in a handler of events", "event", e.Name(), "panic", v, "stack", string(debug.Stack()))
 			}
 		}()
+		return handler(ctx, e)
+	}
+}
+
+// logged is guard for handlers on a bus, which recovers their panics.
+func (e *Endpoint) logged(handler pubsub.Handler) pubsub.Handler {
+	log := e.cfg.logger()
+	return func(ctx context.Context, e pubsub.Event) (any, error) {
 		if _, err := handler(ctx, e); err != nil {
 			log.Error("netron: a handler of events failed", "event", e.Name(), "err", err)
 		}
@@ -593,7 +600,7 @@ func (c *conn) event(_ *mux.Session, payload []byte) {
 		return
 	}
 	if name, err := d.StringBytes(); err == nil {
-		c.deliver(name, d.Rest(), n-1)
+		c.deliver(name, &d, n-1)
 	}
 }
 
@@ -632,15 +639,15 @@ func (e *Endpoint) invokeEmit(ctx context.Context, args []byte, n int, lim codec
 	if c := connFrom(ctx); c != nil && n > 0 {
 		d := codec.NewDecoder(args, lim)
 		if name, err := d.StringBytes(); err == nil {
-			c.deliver(name, d.Rest(), n-1)
+			c.deliver(name, &d, n-1)
 		}
 	}
 	return codec.AppendUndefined(dst), nil
 }
 
-// deliver hands an event with n encoded arguments to the handlers for the peer. It runs on
-// the read owner.
-func (c *conn) deliver(name, args []byte, n int) {
+// deliver hands an event with n arguments, which d holds, to the handlers for the peer. It
+// runs on the read owner.
+func (c *conn) deliver(name []byte, d *codec.Decoder, n int) {
 	in, receive := c.peer.inbox.Load(), c.endpoint.receive
 	if in == nil && receive == nil || len(name) > maxEventName || c.muted.Load() {
 		return
@@ -650,16 +657,20 @@ func (c *conn) deliver(name, args []byte, n int) {
 		if c.endpoint.bus.CheckName(text) != nil {
 			return
 		}
-		c.lastEvent = text
+		c.lastEvent, c.interest = text, pubsub.Interest{}
 	}
 	var to pubsub.Interest
 	if in != nil {
-		to = in.bus.Interest(c.lastEvent)
+		if !c.interest.IsOf(in.bus) {
+			c.interest = in.bus.Interest(c.lastEvent)
+		}
+		to = c.interest
 	}
 	if !to.Any() && receive == nil {
 		return
 	}
-	if d := codec.NewDecoder(args, c.endpoint.cfg.Limits); finishArguments(&d, n) != nil {
+	args := d.Rest()
+	if finishArguments(d, n) != nil {
 		return
 	}
 	e := pubsub.NewEvent(c.lastEvent, c.received.lend(args, n, &c.endpoint.cfg.Limits))
