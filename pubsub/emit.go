@@ -265,7 +265,7 @@ func (b *Bus) deliver(ctx context.Context, r *route, c *call, e *Event) (outcome
 		if err := b.addPayload(e); err != nil {
 			return outcome{}, err
 		}
-	case r.scratch && e.payload == nil:
+	case r.scratch && !e.isEncoded():
 		e.scratch, _ = pooledScratches.Get().(*Scratch)
 		defer e.scratch.end()
 	}
@@ -296,7 +296,7 @@ func (b *Bus) deliverNobody(c *call, e Event) (outcome, error) {
 
 // addPayload gives an event a payload, made for all its handlers.
 func (b *Bus) addPayload(e *Event) error {
-	if _, isOwn := e.payload.(local); b.cfg.Payload == nil || e.payload != nil && !isOwn {
+	if b.cfg.Payload == nil || e.isEncoded() {
 		return nil
 	}
 	args, err := e.Args()

@@ -116,9 +116,15 @@ func (e Event) Clone() Event {
 }
 
 // Scratch returns what the handlers of the emission share, nil if there is nothing: because
-// the event has a payload, or because the handlers do not run on one goroutine. It is good
+// the event is encoded already, or because the handlers do not run on one goroutine. It is good
 // until the handler returns.
 func (e Event) Scratch() *Scratch { return e.scratch }
+
+// isEncoded reports whether the event has a payload that is an encoding.
+func (e Event) isEncoded() bool {
+	_, isLocal := e.payload.(local)
+	return e.payload != nil && !isLocal
+}
 
 // Args returns the arguments, decoded if they came from a peer. The error is that of
 // decoding.

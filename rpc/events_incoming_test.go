@@ -228,3 +228,35 @@ func TestHub(t *testing.T) {
 		w.wants("what it does not")
 	})
 }
+
+// TestLentEvent checks that an inline handler gets an event where it was read, and what
+// becomes of those who keep it.
+func TestLentEvent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWirePeer(t, Config{}, greetNetron)
+		var kept, cloned []pubsub.Event
+		subscribeAt(t, w, "a", func(_ context.Context, e pubsub.Event) (any, error) {
+			kept, cloned = append(kept, e), append(cloned, e.Clone())
+			return nil, nil
+		}, SubscribeInline())
+		for i := range 3 {
+			w.event("a", i)
+		}
+		synctest.Wait()
+		for i := range 3 {
+			var got int
+			if err := cloned[i].Decode(&got); err != nil || got != i {
+				t.Errorf("clone %d has %d, %v", i, got, err)
+			}
+			if args, err := kept[i].Args(); err != nil || len(args) != 0 {
+				t.Errorf("event %d has the arguments %v, %v after its handler", i, args, err)
+			}
+			if p, ok := cloned[i].Payload().(EncodedArgs); !ok {
+				t.Errorf("clone %d has a payload of type %T", i, cloned[i].Payload())
+			} else if raw, n := p.Encoded(); n != 1 || len(raw) != 1 || raw[0] != byte(i) {
+				t.Errorf("clone %d has the bytes %x of %d arguments", i, raw, n)
+			}
+		}
+		w.wantOpen("at the end")
+	})
+}

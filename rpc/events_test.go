@@ -3,11 +3,13 @@ package rpc
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
 
 	"github.com/d-e-v-grid/netron/codec"
+	"github.com/d-e-v-grid/netron/mux"
 	"github.com/d-e-v-grid/netron/pubsub"
 )
 
@@ -204,6 +206,56 @@ func TestEmissionForPeers(t *testing.T) {
 		w.wants("events with errors")
 		w.wantOpen("at the end")
 	})
+}
+
+// TestEventsShareEncoding checks that an event is encoded once for all peers, and does not
+// change while it waits, whatever its size.
+func TestEventsShareEncoding(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &logBuffer{}
+		e := newEndpoint(t, Config{Logger: slog.New(slog.NewTextHandler(log, nil))})
+		var peers []*wirePeer
+		for range 3 {
+			w := joinWire(t, e, greetNetron, log)
+			w.task(1, taskSubscribe, "a")
+			w.wants("subscribe", "answer 1 undefined")
+			peers = append(peers, w)
+		}
+		for _, size := range []int{1, mux.CopiedEvent - 20, mux.CopiedEvent, 10 * mux.CopiedEvent} {
+			encoded := 0
+			var want []string
+			for i := range 3 {
+				text := strings.Repeat(fmt.Sprint(i), size)
+				arg := countedText{text, &encoded}
+				for _, emit := range []func() error{
+					func() error { _, err := e.Bus().EmitParallel(t.Context(), "a", arg); return err },
+					func() error { return pubsub.NewTopic[countedText]("a").Emit(t.Context(), e.Bus(), arg) },
+				} {
+					if err := emit(); err != nil {
+						t.Fatal(err)
+					}
+					want = append(want, "event [a "+text+"]")
+				}
+			}
+			for _, w := range peers {
+				w.wants("events", want...)
+			}
+			if encoded != 6 {
+				t.Errorf("6 events of %d bytes were encoded %d times", size, encoded)
+			}
+		}
+	})
+}
+
+// countedText counts how often it is encoded.
+type countedText struct {
+	text  string
+	count *int
+}
+
+func (c countedText) AppendNetron(b []byte) ([]byte, error) {
+	*c.count++
+	return codec.AppendString(b, c.text), nil
 }
 
 // TestPeersAreNoReducers checks that who reduces or chains does not notice peers that

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -193,21 +194,25 @@ func (b *benchFlags) events() bench.Events {
 	return bench.Events{Subscribers: b.subscribers, Payload: b.payload, Rate: b.rate, Duration: b.duration, Stalled: b.stalled}
 }
 
+// benchQueue is how many events may wait for a subscriber when they go as fast as they can:
+// more would leave the caches.
+const benchQueue = 1024
+
 // benchEvents runs events. Those that go as fast as they can must wait for their
 // subscribers.
 func (b *benchFlags) benchEvents(ctx context.Context, run bench.Events) (result *bench.Result, err error) {
 	if run.Config, run.Dial, err = b.client(); err != nil {
 		return nil, err
 	}
-	policy := "drop-oldest"
+	server := []string{"--when-full", "drop-oldest"}
 	if run.Rate == 0 {
-		policy = "block"
+		server = []string{"--when-full", "block", "--max-queued", strconv.Itoa(benchQueue)}
 	}
 	err = b.withServer(ctx, func(url string, pid int) error {
 		run.URL, run.Pid = url, pid
 		result, err = run.Run(ctx)
 		return err
-	}, "--when-full", policy)
+	}, server...)
 	return result, err
 }
 

@@ -27,6 +27,7 @@ func runServe(ctx context.Context, e *env, args []string) error {
 	driverName := flags.String("driver", "auto", "what drives connections: epoll, std or auto, which is epoll for ws:// where it is available")
 	pollers := flags.Int("pollers", 0, "pollers of the epoll driver; 0: one for every 20 processors")
 	whenFull := flags.String("when-full", "drop-oldest", "what becomes of events for a subscriber that reads too slowly: drop-oldest, drop-newest, block or disconnect")
+	maxQueued := flags.Int("max-queued", 0, "events that may wait for one subscriber; 0: the default, 8,192")
 	profile := flags.String("cpuprofile", "", "write a CPU profile to `FILE`")
 	if err := parse(flags, args); err != nil {
 		return err
@@ -59,7 +60,7 @@ func runServe(ctx context.Context, e *env, args []string) error {
 	}
 	node, err := netron.New(netron.Config{
 		Addr: *listen, TLS: config, AllowedOrigins: *origins, Driver: driver, Pollers: *pollers,
-		Events: netron.EventConfig{WhenFull: policy, ServiceEvents: true, Receive: relay},
+		Events: netron.EventConfig{WhenFull: policy, MaxQueued: *maxQueued, ServiceEvents: true, Receive: relay},
 	})
 	if err != nil {
 		return err
