@@ -4,10 +4,15 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/d-e-v-grid/netron/internal/wire"
 )
 
 // testEvent returns an event without arguments whose name is one letter.
@@ -293,9 +298,9 @@ func TestEventsAfterBurst(t *testing.T) {
 		tc := newSubscriber(t, Config{})
 		defer tc.end()
 		tc.hold()
-		large := strings.Repeat("a", CopiedEvent) // not put together with others
+		large := MakeEvent("a", make([]byte, CopiedEvent+1), 1, nil) // not put together with others
 		for range 4 * keptPieces {
-			if err := emit(t.Context(), tc.session, large, Block, 0); err != nil {
+			if err := tc.session.SendEvent(t.Context(), &large, Block, 0); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -305,6 +310,105 @@ func TestEventsAfterBurst(t *testing.T) {
 			t.Errorf("there is room for %d events, want no more than for %d", n, keptPieces)
 		}
 	})
+}
+
+// TestOutbox compares the queue of events with a list of them, over random events, drops
+// and writes.
+func TestOutbox(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tc := newSubscriber(t, Config{})
+		defer tc.end()
+		synctest.Wait()
+		random := rand.New(rand.NewPCG(1, 2))
+		for range 200 {
+			box, want, lost := &outbox{}, []entry(nil), uint64(0)
+			for range random.IntN(3000) {
+				name := string(rune('a' + random.IntN(3)))
+				switch n := random.IntN(100); {
+				case n < 80:
+					size := random.IntN(200)
+					if n == 0 {
+						size = CopiedEvent + random.IntN(CopiedEvent)
+					}
+					e := MakeEvent(name, append([]byte(name), make([]byte, size)...), 1, nil)
+					tc.session.queueEvent(box, &e)
+					want = append(want, entry{name, false})
+				case n < 95:
+					oldest := slices.IndexFunc(want, func(e entry) bool { return !e.lost })
+					if box.dropOldest() != (oldest >= 0) {
+						t.Fatal("dropOldest does not say whether there was one")
+					}
+					if oldest >= 0 {
+						want[oldest].lost = true
+						lost++
+					}
+				case n < 98:
+					box.dropNewest(testEvent(name))
+					want = append(want, entry{name, true})
+					lost++
+				default:
+					want = wantTaken(t, tc.session, box, 1+random.IntN(eventShare), want)
+				}
+			}
+			for box.head < len(box.pieces) {
+				want = wantTaken(t, tc.session, box, eventShare, want)
+			}
+			if len(want) != 0 || box.count != 0 || box.bytes != 0 || box.dropped.Load() != lost {
+				t.Fatalf("%d of %d events of %d bytes are left, %d were dropped, want none and %d", box.count, len(want), box.bytes, box.dropped.Load(), lost)
+			}
+			box.release()
+		}
+	})
+}
+
+// entry is an event of the list.
+type entry struct {
+	name string
+	lost bool
+}
+
+// wantTaken takes what is to be written next, checks that it is the beginning of the list,
+// and returns the rest of the list.
+func wantTaken(t *testing.T, s *Session, o *outbox, limit int, want []entry) []entry {
+	t.Helper()
+	o.take(limit)
+	header := len(s.link.BeginFrame(nil)) + wire.HeaderLen
+	var got []entry
+	for _, p := range o.taken {
+		for _, l := range p.lost {
+			got = append(got, slices.Repeat([]entry{{l.name, true}}, int(l.count))...)
+		}
+		if p.large != nil {
+			got = append(got, entry{p.large.name, false})
+		}
+		at := 0
+		for _, end := range p.ends[min(p.first, len(p.ends)):] {
+			frame := p.frames()[at : end-len(p.buf.B)+len(p.frames())]
+			got = append(got, entry{string(frame[header]), false})
+			at += len(frame)
+		}
+		p.free()
+	}
+	o.taken = o.taken[:0]
+	n := len(got)
+	if n > len(want) || fmt.Sprint(sorted(got)) != fmt.Sprint(sorted(want[:n])) {
+		t.Fatalf("taken %v, want the beginning of %v", got, want)
+	}
+	return want[n:]
+}
+
+// sorted returns the list with the lost events that stand together in the order of their
+// names, which is not kept.
+func sorted(list []entry) []entry {
+	list = slices.Clone(list)
+	for i := 0; i < len(list); {
+		j := i + 1
+		for ; list[i].lost && j < len(list) && list[j].lost; j++ {
+		}
+		slices.SortFunc(list[i:j], func(a, b entry) int { return strings.Compare(a.name, b.name) })
+		i = j
+	}
+	return list
 }
 
 // TestLossesInOneWrite checks that notices of losses count for the size of a write.
