@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -408,4 +409,43 @@ func (d *diary) wants(t *testing.T, where string, want []string) {
 	if want := slices.Sorted(slices.Values(want)); !slices.Equal(got, want) {
 		t.Errorf("%s:\n%s\nwant\n%s", where, strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
+}
+
+// TestAnswerAfterEvents checks that who calls has the events that the handler emitted by
+// the time that it has the answer.
+func TestAnswerAfterEvents(t *testing.T) {
+	const callers, calls = 4, 300
+	pair := netrontest.NewPair(t)
+	bus := pair.Server.Bus()
+	if err := pair.Server.AddTask("count", func(ctx context.Context, name string, n int) error {
+		_, err := bus.EmitSerial(ctx, name, n)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for i := range callers {
+		name, last := fmt.Sprint("count:", i), atomic.Int64{}
+		if _, err := pair.ToServer.Subscribe(t.Context(), name, func(_ context.Context, e pubsub.Event) (any, error) {
+			var n int64
+			err := e.Decode(&n)
+			last.Store(n)
+			return nil, err
+		}, netron.SubscribeInline()); err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() {
+			for n := range int64(calls) {
+				if err := pair.ToServer.RunTask(t.Context(), "count", nil, name, n+1); err != nil {
+					t.Error(err)
+					return
+				}
+				if got := last.Load(); got != n+1 {
+					t.Errorf("%s: the answer to call %d came after event %d", name, n+1, got)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
 }

@@ -479,9 +479,8 @@ func (o *outbox) take(limit int) {
 	}
 }
 
-// collectEvents appends events of about [eventShare] bytes to dst, and returns how many
-// bytes there are.
-func (s *Session) collectEvents(o *outbox, dst [][]byte) (_ [][]byte, size int) {
+// collectEvents appends events of about [eventShare] bytes to dst.
+func (s *Session) collectEvents(o *outbox, dst [][]byte) [][]byte {
 	o.release()
 	o.take(eventShare)
 	for i, p := range o.taken {
@@ -498,26 +497,26 @@ func (s *Session) collectEvents(o *outbox, dst [][]byte) (_ [][]byte, size int) 
 			if p.large != nil {
 				s.frameEvent(b, p.large)
 			}
-			dst, size = o.write(dst, size, b, b.B)
+			dst = o.write(dst, b, b.B)
 		}
 		if p.buf != nil {
-			dst, size = o.write(dst, size, p.buf, p.frames())
+			dst = o.write(dst, p.buf, p.frames())
 			p.buf = nil
 		}
 		p.free()
 		o.sent.Add(uint64(sent))
 	}
 	o.taken = o.taken[:0]
-	return dst, size
+	return dst
 }
 
 // write appends frames, which are part of b, to dst and takes b.
-func (o *outbox) write(dst [][]byte, size int, b *buf.Buf, frames []byte) ([][]byte, int) {
+func (o *outbox) write(dst [][]byte, b *buf.Buf, frames []byte) [][]byte {
 	o.written = append(o.written, b)
 	if len(frames) > 0 {
 		dst = append(dst, frames)
 	}
-	return dst, size + len(frames)
+	return dst
 }
 
 // release gives back what has been written. The holder of the write role calls it.

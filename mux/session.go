@@ -473,12 +473,8 @@ func (s *Session) Collect(dst [][]byte) [][]byte {
 		s.lent = nil
 	}
 	var load int64
-	size, events := 0, 0
-	// Events before the rest: an answer should not overtake what was emitted before it.
-	if box := s.events.Load(); box != nil {
-		dst, events = s.collectEvents(box, dst)
-	}
-	for s.lent == nil && size+events < collectBytes {
+	size := 0
+	for s.lent == nil && size < collectBytes {
 		p := s.queue.pop()
 		if p == nil {
 			break
@@ -500,6 +496,11 @@ func (s *Session) Collect(dst [][]byte) [][]byte {
 	}
 	if load > 0 {
 		s.queue.sent(load)
+	}
+	// Events are taken last and written first: then no answer overtakes what was emitted
+	// before it, unless more of that waits than a write has room for.
+	if box := s.events.Load(); box != nil {
+		dst = s.collectEvents(box, dst)
 	}
 	switch {
 	case size > 0:

@@ -9,9 +9,9 @@ import (
 // lentText is a payload in memory that will be used anew.
 type lentText struct{ text string }
 
-func (p *lentText) Args() ([]any, error)  { return []any{p.text}, nil }
+func (p *lentText) Args() ([]any, error)   { return []any{p.text}, nil }
 func (p *lentText) Decode(vs ...any) error { return assign(vs[0], p.text) }
-func (p *lentText) Clone() Payload        { return &lentText{p.text} }
+func (p *lentText) Clone() Payload         { return &lentText{p.text} }
 
 func textOf(t *testing.T, e Event) (text string) {
 	t.Helper()
@@ -132,7 +132,7 @@ func (r *releaser) Release() { r.released++ }
 // TestScratch checks that the handlers of an emission share one scratch, no two emissions
 // do, and its value is released once, even after a panic.
 func TestScratch(t *testing.T) {
-	b := newBus(t, Config{Payload: func(args []any) Payload { return &lentText{"payload"} }})
+	b := newBus(t, Config{Payload: func([]any) Payload { return &lentText{"payload"} }})
 	value := &releaser{}
 	second := subscribe(t, b, "a", func(_ context.Context, e Event) (any, error) {
 		if s := e.Scratch(); s == nil || s.Value != nil {
