@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -213,9 +214,10 @@ func (r *Events) subscribe(ctx context.Context, node *netron.Node, s *subscriber
 	return err
 }
 
-// stall dials a connection that subscribes and then reads nothing until release.
+// stall dials a connection that subscribes and then reads nothing until release. It has a
+// goroutine of its own to read, which its handler can hold up.
 func (r *Events) stall(ctx context.Context, node *netron.Node, release <-chan struct{}) error {
-	peer, err := node.Dial(ctx, r.URL, r.Dial...)
+	peer, err := node.Dial(ctx, r.URL, append(slices.Clip(r.Dial), netron.DialDriver(netron.DriverStd))...)
 	if err != nil {
 		return err
 	}
