@@ -121,11 +121,11 @@ func (s *subscriber) take(_ context.Context, e pubsub.Event) (any, error) {
 		return nil, s.fail(fmt.Errorf("event %d came in place of %d", number, s.next))
 	}
 	s.next++
-	defer func() { s.count.Store(int64(s.next)) }()
 	if s.events.Rate > 0 || number%sampleEvents == 0 {
 		now := time.Now().UnixNano()
 		_ = s.histogram.RecordValue(min(max(now-due, 0), maxTracked)) // within range
 	}
+	s.count.Store(int64(s.next)) // last: who sees it may read the histogram
 	return nil, nil
 }
 

@@ -49,6 +49,10 @@ type Config struct {
 	MaxEvents     int
 	MaxEventBytes int
 
+	// Streams describes the streams of the session. Nil means that there are none: packets
+	// about them are dropped, and [FeatureCredit] must not be offered.
+	Streams *StreamConfig
+
 	// HandshakeTimeout limits the handshake. Default 10 s.
 	HandshakeTimeout time.Duration
 

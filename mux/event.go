@@ -16,19 +16,16 @@ import (
 // not changed while they need it, and a large one, see [CopiedEvent], never.
 type Event struct {
 	name    string
-	payload []byte   // of an EVENT: the array of name and arguments
-	task    [12]byte // what stands in place of the array's header in the task emit
-	taskLen uint8
-	head    uint8 // bytes of the header
+	payload []byte // of an EVENT: the array of name and arguments
+	task    []byte // what stands in place of the array's header in the task emit
+	head    int    // bytes of the header
 }
 
 // MakeEvent returns an event with a payload, the encoded array of name and arguments,
-// which it takes. The first head bytes of it are the header; with task, of at most 12 bytes,
+// which it takes. The first head bytes of it are the header; with task
 // in their place it is the payload of the task emit.
 func MakeEvent(name string, payload []byte, head int, task []byte) Event {
-	e := Event{name: name, payload: payload, head: uint8(head)}
-	e.taskLen = uint8(copy(e.task[:], task))
-	return e
+	return Event{name: name, payload: payload, head: head, task: task}
 }
 
 // Name returns the name.
@@ -102,8 +99,7 @@ type outbox struct {
 	sent, dropped atomic.Uint64
 
 	// Owned by the holder of the write role.
-	taken   []*piece
-	written []*buf.Buf // what the link has been given
+	taken []*piece
 }
 
 // endOfEvents is the outbox of a session that ended without having had one.
@@ -135,6 +131,17 @@ func (p *piece) events() int {
 		return 1
 	}
 	return len(p.ends) - p.first
+}
+
+// bytes returns how many the events take.
+func (p *piece) bytes() int {
+	switch {
+	case p.large != nil:
+		return len(p.large.payload)
+	case p.buf != nil:
+		return len(p.frames())
+	}
+	return 0
 }
 
 // frames returns what is to be written of buf.
@@ -349,7 +356,7 @@ func (s *Session) frameEvent(b *buf.Buf, e *Event) {
 		out = wire.AppendHeader(out, s.table.nextID(), wire.Request(wire.TypeEvent))
 	} else {
 		out = wire.AppendHeader(out, s.table.freshID(), wire.Request(wire.TypeTask))
-		out = append(out, e.task[:e.taskLen]...)
+		out = append(out, e.task...)
 		payload = payload[e.head:]
 	}
 	b.B = s.link.EndFrame(append(out, payload...), start, false)
@@ -451,22 +458,22 @@ func merge(to, from []loss) []loss {
 func (o *outbox) take(limit int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for size := 0; size < limit && o.head < len(o.pieces); {
-		p := o.pop()
-		o.taken = append(o.taken, p)
-		bytes := 0
-		if p.large != nil {
-			bytes = len(p.large.payload)
-		} else if p.buf != nil {
-			bytes = len(p.frames())
-			o.last = min(bytes, eventShare)
-		}
-		o.count -= p.events()
-		o.bytes -= bytes
+	for size := 0; o.head < len(o.pieces); {
+		p := o.pieces[o.head]
+		bytes := p.bytes()
 		size += bytes
 		for _, l := range p.lost {
 			size += len(l.name) + eventRoom
 		}
+		if len(o.taken) > 0 && size > limit {
+			break
+		}
+		if p.buf != nil {
+			o.last = bytes
+		}
+		o.taken = append(o.taken, o.pop())
+		o.count -= p.events()
+		o.bytes -= bytes
 	}
 	if len(o.taken) == 0 {
 		o.active = false
@@ -481,7 +488,6 @@ func (o *outbox) take(limit int) {
 
 // collectEvents appends events of about [eventShare] bytes to dst.
 func (s *Session) collectEvents(o *outbox, dst [][]byte) [][]byte {
-	o.release()
 	o.take(eventShare)
 	for i, p := range o.taken {
 		o.taken[i] = nil
@@ -497,10 +503,10 @@ func (s *Session) collectEvents(o *outbox, dst [][]byte) [][]byte {
 			if p.large != nil {
 				s.frameEvent(b, p.large)
 			}
-			dst = o.write(dst, b, b.B)
+			dst = s.write(dst, b, b.B)
 		}
 		if p.buf != nil {
-			dst = o.write(dst, p.buf, p.frames())
+			dst = s.write(dst, p.buf, p.frames())
 			p.buf = nil
 		}
 		p.free()
@@ -511,21 +517,12 @@ func (s *Session) collectEvents(o *outbox, dst [][]byte) [][]byte {
 }
 
 // write appends frames, which are part of b, to dst and takes b.
-func (o *outbox) write(dst [][]byte, b *buf.Buf, frames []byte) [][]byte {
-	o.written = append(o.written, b)
+func (s *Session) write(dst [][]byte, b *buf.Buf, frames []byte) [][]byte {
+	s.written = append(s.written, b)
 	if len(frames) > 0 {
 		dst = append(dst, frames)
 	}
 	return dst
-}
-
-// release gives back what has been written. The holder of the write role calls it.
-func (o *outbox) release() {
-	for i, b := range o.written {
-		b.Release()
-		o.written[i] = nil
-	}
-	o.written = o.written[:0]
 }
 
 // close drops all events and refuses further ones.

@@ -356,7 +356,6 @@ func TestOutbox(t *testing.T) {
 			if len(want) != 0 || box.count != 0 || box.bytes != 0 || box.dropped.Load() != lost {
 				t.Fatalf("%d of %d events of %d bytes are left, %d were dropped, want none and %d", box.count, len(want), box.bytes, box.dropped.Load(), lost)
 			}
-			box.release()
 		}
 	})
 }

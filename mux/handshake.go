@@ -66,6 +66,7 @@ const (
 	FeatureMeta   = "meta"   // requests and answers may carry a second value
 	FeatureGoAway = "goaway" // a side can ask the other one to connect anew
 	FeatureEvent  = "event"  // events need no answers
+	FeatureCredit = "credit" // readers say how much of a stream they can take
 	FeatureResume = "resume" // a connector can prove that it was connected before
 )
 
@@ -97,6 +98,8 @@ type extension struct {
 	Version  int      `json:"v"`
 	Features []string `json:"f"`
 	Resume   string   `json:"resume,omitempty"`
+	Window   int      `json:"win,omitempty"`  // of each stream, in bytes
+	Windows  int      `json:"cwin,omitempty"` // of all streams together
 }
 
 // handshake is the state of a session's handshake.
@@ -189,7 +192,16 @@ func (s *Session) Peer() Peer {
 
 // offer is this side's part of the negotiation.
 func (s *Session) offer() *extension {
-	return &extension{Version: extVersion, Features: append([]string{}, s.cfg.Features...), Resume: s.cfg.Token}
+	return s.extension(append([]string{}, s.cfg.Features...), s.cfg.Token)
+}
+
+// extension returns what this side says of some features.
+func (s *Session) extension(features []string, token string) *extension {
+	ext := &extension{Version: extVersion, Features: features, Resume: token}
+	if s.cfg.Streams != nil && slices.Contains(features, FeatureCredit) {
+		ext.Window, ext.Windows = s.cfg.Streams.window(), s.cfg.Streams.sessionWindow()
+	}
+	return ext
 }
 
 // say queues a handshake message as a text frame.
@@ -229,13 +241,14 @@ func (s *Session) greetConnector(text bool, p []byte) {
 	case g.Ext != nil:
 		peer.Kind = KindNetron
 		peer.Features = s.common(g.Ext)
-		answer.Ext = &extension{Version: extVersion, Features: peer.Features}
+		token := ""
 		if peer.Has(FeatureResume) {
 			peer.Token = g.Ext.Resume
 			if g.ID == s.cfg.TokenOf {
-				answer.Ext.Resume = s.cfg.Token
+				token = s.cfg.Token
 			}
 		}
+		answer.Ext = s.extension(peer.Features, token)
 	case text:
 		// 0.6 sends its id as text and ignores the answer; current peers send it as
 		// binary and need the answer.
@@ -295,6 +308,7 @@ func (s *Session) becomeReady(peer Peer) bool {
 	s.canMeta.Store(peer.Has(FeatureMeta))
 	s.canGoAway.Store(peer.Has(FeatureGoAway))
 	s.canEvent.Store(peer.Has(FeatureEvent))
+	s.canCredit.Store(peer.Has(FeatureCredit))
 	s.handshake.peer = peer
 	if s.cfg.Ready != nil {
 		s.cfg.Ready(s, peer)
@@ -303,15 +317,18 @@ func (s *Session) becomeReady(peer Peer) bool {
 	return true
 }
 
-// common returns the features that both sides offer, in the order of this side.
+// common returns the features that both sides offer, in the order of this side, and takes
+// note of what the peer says of them.
 func (s *Session) common(ext *extension) []string {
 	theirs := ext.Features
 	if len(theirs) > maxFeatures {
 		theirs = theirs[:maxFeatures]
 	}
 	both := []string{}
+	s.peerWindow, s.peerSessionWindow = min(ext.Window, maxCredit), min(ext.Windows, maxCredit)
 	for _, f := range s.cfg.Features {
-		if slices.Contains(theirs, f) {
+		isOffered := f != FeatureCredit || ext.Window > 0 && ext.Windows > 0
+		if isOffered && slices.Contains(theirs, f) {
 			both = append(both, f)
 		}
 	}

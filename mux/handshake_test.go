@@ -35,8 +35,15 @@ func TestHandshakeListener(t *testing.T) {
 		{
 			"own, common features in our order",
 			Hint{QueryID: "g", Netron: true},
-			`{"type":"client-id","id":"g","ext":{"v":1,"f":["credit","x","cancel"],"win":9},"more":[1]}`, "",
+			`{"type":"client-id","id":"g","ext":{"v":1,"f":["credit","x","cancel"],"win":9,"cwin":10},"more":[1]}`, "",
 			Peer{ID: "g", Kind: KindNetron, Features: []string{"cancel", "credit"}},
+			"",
+		},
+		{
+			"own, credit without a window",
+			Hint{QueryID: "g", Netron: true},
+			`{"type":"client-id","id":"g","ext":{"v":1,"f":["credit","cancel"],"win":9}}`, "",
+			Peer{ID: "g", Kind: KindNetron, Features: []string{"cancel"}},
 			"",
 		},
 		{"empty id", Hint{}, `{"type":"client-id"}`, "", Peer{Kind: KindBrowser}, ""},

@@ -25,7 +25,12 @@ type Session struct {
 	canMeta   atomic.Bool
 	canGoAway atomic.Bool
 	canEvent  atomic.Bool
+	canCredit atomic.Bool
 	events    atomic.Pointer[outbox] // nil until the first event is sent
+
+	streams           atomic.Pointer[streams] // nil until there is one
+	peerWindow        int                     // of a stream, as the peer said; set before canCredit
+	peerSessionWindow int                     // the same for all streams
 
 	handshake handshake
 	ready     bool // owned by the read owner
@@ -36,9 +41,10 @@ type Session struct {
 
 	queue outQueue
 	// The three below are owned by the holder of the link's write role.
-	out     *buf.Buf  // small messages, copied together
-	lent    *outgoing // a large message that the link is writing
-	outSize int       // of the last out
+	out     *buf.Buf   // small messages, copied together
+	lent    *outgoing  // a large message that the link is writing
+	outSize int        // of the last out
+	written []*buf.Buf // what the link has been given of events and streams
 
 	// Owned by the read owner, for the time of one read.
 	ownerCtx    context.Context //nolint:containedctx // that of functions which run on the read owner
@@ -221,6 +227,8 @@ func (s *Session) Message(text bool, p []byte) {
 		if s.cfg.Cancel != nil {
 			s.cfg.Cancel(pkt.ID)
 		}
+	case s.cfg.Streams != nil && s.isStreamPacket(pkt.Flags):
+		s.streamPacket(pkt)
 	case pkt.Flags == wire.Request(wire.TypeEvent) && s.canEvent.Load():
 		s.counts.events++
 		if s.cfg.Event != nil {
@@ -472,6 +480,7 @@ func (s *Session) Collect(dst [][]byte) [][]byte {
 		s.lent.sent()
 		s.lent = nil
 	}
+	s.releaseWritten()
 	var load int64
 	size := 0
 	for s.lent == nil && size < collectBytes {
@@ -511,9 +520,21 @@ func (s *Session) Collect(dst [][]byte) [][]byte {
 		s.out = nil
 	}
 	if s.lent != nil {
-		dst = append(dst, s.lent.b)
+		return append(dst, s.lent.b)
+	}
+	if st := s.streams.Load(); st != nil && size < collectBytes {
+		dst, s.written = st.collect(dst, s.written, collectBytes-size)
 	}
 	return dst
+}
+
+// releaseWritten gives back what has been written.
+func (s *Session) releaseWritten() {
+	for i, b := range s.written {
+		b.Release()
+		s.written[i] = nil
+	}
+	s.written = s.written[:0]
 }
 
 // beginOut makes out ready for what will be written next, of which n bytes are known.
@@ -551,9 +572,11 @@ func (s *Session) Closed(err error) {
 	}
 	s.queue.close(lost)
 	if !s.events.CompareAndSwap(nil, endOfEvents) {
-		box := s.events.Load()
-		box.close()
-		box.release()
+		s.events.Load().close()
+	}
+	s.releaseWritten()
+	if st := s.streams.Load(); st != nil {
+		st.end(err)
 	}
 	s.deadlines.stop()
 	s.table.sweep(

@@ -77,18 +77,21 @@ type Lent interface {
 }
 
 // Scratch is where the handlers of one emission that subscribed [WithScratch] keep what
-// they share, such as the event in encoded form. A Value with a method Release has it called
-// when the last of them has returned.
-type Scratch struct{ Value any }
+// they share, such as the event in encoded form. It is used for one emission after another.
+type Scratch struct {
+	// Value is what handlers have left there, perhaps those of an earlier emission: memory
+	// that can be used anew.
+	Value any
+
+	// Filled says that Value is of this emission. Whoever makes it so sets it.
+	Filled bool
+}
 
 var pooledScratches = sync.Pool{New: func() any { return new(Scratch) }}
 
 // end gives the scratch back.
 func (s *Scratch) end() {
-	if v, ok := s.Value.(interface{ Release() }); ok {
-		v.Release()
-	}
-	s.Value = nil
+	s.Filled = false
 	pooledScratches.Put(s)
 }
 

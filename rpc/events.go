@@ -173,7 +173,11 @@ func (e *Endpoint) encodeEvent(name string, args []any) (*mux.Event, error) {
 // shareEvent is encodeEvent for the peers that one emission reaches. The event lends, if
 // sessions need it no longer than that.
 func (e *Endpoint) shareEvent(s *pubsub.Scratch, name string, args []any) (*mux.Event, error) {
-	p, _ := eventScratches.Get().(*eventScratch)
+	p, _ := s.Value.(*eventScratch)
+	if p == nil {
+		p = new(eventScratch)
+		s.Value = p
+	}
 	err := p.encode(name, args)
 	if err == nil && len(p.scratch) > mux.CopiedEvent {
 		p.event, err = p.end(name, len(args), e.cfg.maxMessageBytes())
@@ -182,10 +186,9 @@ func (e *Endpoint) shareEvent(s *pubsub.Scratch, name string, args []any) (*mux.
 		p.event = &p.lent
 	}
 	if err != nil {
-		p.Release()
 		return nil, err
 	}
-	s.Value = p
+	s.Filled = true
 	return p.event, nil
 }
 
@@ -194,14 +197,6 @@ type eventScratch struct {
 	eventPool
 	event *mux.Event
 	lent  mux.Event
-}
-
-var eventScratches = sync.Pool{New: func() any { return new(eventScratch) }}
-
-// Release gives the memory back when the handlers have returned.
-func (p *eventScratch) Release() {
-	p.event, p.lent = nil, mux.Event{}
-	eventScratches.Put(p)
 }
 
 // eventPool is memory for events that are emitted. It is not used anew, since nobody knows
@@ -267,10 +262,23 @@ func (p *eventPool) make(name string, b []byte, n, limit int) (mux.Event, error)
 	if len(b)+eventOverhead > limit {
 		return mux.Event{}, Errorf(ResourceExhausted, "rpc: event %s of %d bytes, limit %d", shown(name), len(b), limit)
 	}
-	var room [12]byte
-	task := codec.AppendString(codec.AppendArrayHeader(room[:0], 2+n), taskEmit)
-	return mux.MakeEvent(name, b, p.head, task), nil
+	if n < len(emitHeads) {
+		return mux.MakeEvent(name, b, p.head, emitHeads[n]), nil
+	}
+	return mux.MakeEvent(name, b, p.head, emitHead(n)), nil
 }
+
+// emitHead returns what the task emit for an event with n arguments begins with, in place
+// of the array's header of the event.
+func emitHead(n int) []byte { return codec.AppendString(codec.AppendArrayHeader(nil, 2+n), taskEmit) }
+
+// emitHeads are those of most events.
+var emitHeads = func() (heads [8][]byte) {
+	for n := range heads {
+		heads[n] = emitHead(n)
+	}
+	return heads
+}()
 
 // slab is memory that small pieces of bytes share.
 type slab []byte
@@ -448,7 +456,7 @@ func (c *conn) forward(ctx context.Context, e pubsub.Event) (any, error) {
 // good until the handler returns, or longer if it is large.
 func (e *Endpoint) encodedEvent(event pubsub.Event) (*mux.Event, error) {
 	if s := event.Scratch(); s != nil {
-		if p, ok := s.Value.(*eventScratch); ok {
+		if p, ok := s.Value.(*eventScratch); ok && s.Filled {
 			return p.event, nil
 		}
 		args, err := event.Args()

@@ -1,0 +1,548 @@
+package mux
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/d-e-v-grid/netron/internal/buf"
+	"github.com/d-e-v-grid/netron/internal/wire"
+)
+
+// StreamReader is the reading end of a stream. Next is for one goroutine at a time.
+//
+//	early --ReaderFor--> open        chunks came before anybody asked for them
+//	open --EOS, STREAM_ERROR, STREAM_CLOSE, the end of the session--> ended: what came before can be read
+//	open --Cancel--> cancelled: what comes is dropped
+//	open --a packet out of turn, too much, nothing for too long--> failed: the same, and the writer is told
+type StreamReader struct {
+	streams *streams
+	id      uint32
+	live    bool
+
+	// Owned by the goroutine that reads.
+	piece readPiece // that is being read
+	at    int       // chunks of it
+
+	wakec chan struct{} // has room for one: there is something to read, or nothing more will come
+
+	// Guarded by streams.mu.
+	index    uint32
+	queue    []readPiece // from head on
+	head     int
+	bytes    int   // of what waits, the piece that is being read included
+	window   int64 // credit that the peer has left
+	size     int   // that the window should have
+	owed     int   // credit that is to be given back
+	heldUp   int64 // when credit was given to a writer that had none left, on the session's clock; 0 if it was not
+	packetAt int64 // when the last packet came, or the last chunk was read
+	full     bool  // counts in streams.full
+	idle     *time.Timer
+	stall    *time.Timer
+	isOver   bool  // nothing more will come
+	err      error // why, when everything has been read
+}
+
+// readPiece is one large chunk, or small ones behind one another.
+type readPiece struct {
+	buf  *buf.Buf
+	ends []int // where each of the chunks ends
+}
+
+// NewReader opens a stream that the peer is to write under an id of this side, which is to
+// be announced. It returns [ErrTooManyStreams], or a [*LostError].
+func (s *Session) NewReader(live bool) (*StreamReader, error) {
+	st := s.streamsOf()
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if err := st.mayOpen(len(st.readers)); err != nil {
+		return nil, err
+	}
+	r := st.newReader(st.newID(), live)
+	st.readers[r.id] = r
+	return r, nil
+}
+
+// ReaderFor opens the stream that the peer has announced to write, with what came of it
+// already. If an error is returned what comes of the stream is dropped: an id that is in
+// use, or was, is [ErrStreamID].
+func (s *Session) ReaderFor(id uint32, live bool) (*StreamReader, error) {
+	st := s.streamsOf()
+	st.mu.Lock()
+	r, err := st.adopt(id, live)
+	first := false
+	if err == ErrTooManyStreams { //nolint:errorlint // it is never wrapped
+		st.gone.add(id)
+		first = st.tell(id, err.Error())
+	}
+	st.mu.Unlock()
+	st.kick(first)
+	return r, err
+}
+
+// adopt returns the reader of an id that was announced. mu is held.
+func (st *streams) adopt(id uint32, live bool) (*StreamReader, error) {
+	r := st.early[id]
+	if r != nil {
+		delete(st.early, id)
+		st.waiting -= r.bytes
+	}
+	err := st.mayOpen(len(st.readers))
+	if err == nil && (id == 0 || st.readers[id] != nil || st.gone.has(id)) {
+		err = ErrStreamID
+	}
+	switch {
+	case err != nil && r != nil:
+		r.discard()
+		r.endLocked(err)
+		return nil, err
+	case err != nil:
+		return nil, err
+	case r == nil:
+		r = st.newReader(id, live)
+	}
+	r.live = live
+	if r.isOver {
+		r.stopTimers()
+		return r, nil // it can be read, and takes no place
+	}
+	st.readers[id] = r
+	r.touch()
+	return r, nil
+}
+
+// newReader returns a reader that is in no table. mu is held.
+func (st *streams) newReader(id uint32, live bool) *StreamReader {
+	r := &StreamReader{streams: st, id: id, live: live, wakec: make(chan struct{}, 1), size: st.cfg.window()}
+	r.window = int64(r.size)
+	r.touch()
+	return r
+}
+
+// ID returns the id of the stream, which is unique among those that this side reads.
+func (r *StreamReader) ID() uint32 { return r.id }
+
+// Live reports whether the stream may be silent for long.
+func (r *StreamReader) Live() bool { return r.live }
+
+// Next returns the encoded value of the next chunk, and waits for it. It lends until the
+// next call of Next, or Cancel. At the end it returns [io.EOF], a [*StreamError], or a
+// [*LostError]; before, the error of ctx, after which the stream can go on. Under the context
+// of a read owner it returns [ErrWouldBlock] instead of waiting.
+func (r *StreamReader) Next(ctx context.Context) ([]byte, error) {
+	for {
+		if r.at < len(r.piece.ends) {
+			start := 0
+			if r.at > 0 {
+				start = r.piece.ends[r.at-1]
+			}
+			end := r.piece.ends[r.at]
+			r.at++
+			return r.piece.buf.B[start:end:end], nil
+		}
+		if ok, err := r.nextPiece(); err != nil {
+			return nil, err
+		} else if ok {
+			continue
+		}
+		if ownerOf(ctx) != nil {
+			return nil, ErrWouldBlock
+		}
+		select {
+		case <-r.wakec:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// nextPiece goes on to what was received next, and gives credit for what has been read. It
+// reports false if there is nothing yet.
+func (r *StreamReader) nextPiece() (bool, error) {
+	st := r.streams
+	n := 0
+	if r.piece.buf != nil {
+		n = len(r.piece.buf.B)
+		r.piece.buf.Release()
+		r.piece = readPiece{ends: r.piece.ends[:0]}
+	}
+	r.at = 0
+	st.mu.Lock()
+	first := false
+	if n > 0 {
+		first = r.consume(n)
+	}
+	ok := r.head < len(r.queue)
+	if ok {
+		r.piece = r.queue[r.head]
+		r.queue[r.head] = readPiece{}
+		if r.head++; r.head == len(r.queue) {
+			r.queue, r.head = r.queue[:0], 0
+		}
+	}
+	var err error
+	if !ok && r.isOver {
+		err = r.err
+	}
+	st.mu.Unlock()
+	st.kick(first)
+	return ok, err
+}
+
+// consume notes that n bytes have been read, and reports whether the link must be told of
+// credit. mu is held.
+func (r *StreamReader) consume(n int) (first bool) {
+	st := r.streams
+	r.bytes -= n
+	r.packetAt = st.session.deadlines.now()
+	if r.full && r.bytes <= st.cfg.maxBuffered()/2 {
+		r.notFull()
+	}
+	if !r.isOver && st.credits {
+		if r.owed += n; r.owed >= r.size/2 {
+			first = r.grant()
+		}
+	}
+	return st.giveBack(n) || first
+}
+
+// grant gives the writer credit. mu is held.
+func (r *StreamReader) grant() (first bool) {
+	n := r.owed
+	if r.window <= 0 && r.bytes == 0 {
+		r.heldUp = r.packetAt
+	}
+	r.owed = 0
+	r.window += int64(n)
+	return r.streams.sendCredit(r.id, n)
+}
+
+// giveBack notes that n bytes of a stream need no memory any more. mu is held.
+func (st *streams) giveBack(n int) (first bool) {
+	if !st.credits {
+		return false
+	}
+	st.owed += n
+	if st.owed < st.cfg.sessionWindow()/2 {
+		return false
+	}
+	n, st.owed = st.owed, 0
+	st.window += int64(n)
+	return st.sendCredit(0, n)
+}
+
+func (st *streams) sendCredit(id uint32, n int) (first bool) {
+	return st.control(wire.TypeCredit, func(dst []byte) []byte {
+		return st.cfg.Packets.AppendCredit(dst, id, uint32(n))
+	})
+}
+
+// Cancel gives the stream up: what was received and not read, and what still comes, is
+// dropped, and the writer is told the reason if it can be. Next returns a [*StreamError] then.
+// It must not be called while Next runs. Calls after the first, or after the end, only drop what
+// was not read.
+func (r *StreamReader) Cancel(reason string) {
+	n := 0
+	if r.piece.buf != nil {
+		n = len(r.piece.buf.B)
+		r.piece.buf.Release()
+		r.piece, r.at = readPiece{}, 0
+	}
+	st := r.streams
+	st.mu.Lock()
+	r.bytes -= n
+	n += r.discard()
+	first := st.giveBack(n)
+	if !r.isOver {
+		first = r.fail(&StreamError{Message: reason}) || first
+	} else if r.err == io.EOF { //nolint:errorlint // it is never wrapped
+		r.err = &StreamError{Message: reason}
+	}
+	st.mu.Unlock()
+	st.kick(first)
+}
+
+// discard drops what was received and is not being read, and returns how many bytes. mu is
+// held.
+func (r *StreamReader) discard() (n int) {
+	for ; r.head < len(r.queue); r.head++ {
+		n += len(r.queue[r.head].buf.B)
+		r.queue[r.head].buf.Release()
+	}
+	r.queue, r.head = nil, 0
+	r.bytes -= n
+	return n
+}
+
+// fail ends the stream on this side. mu is held.
+func (r *StreamReader) fail(err *StreamError) (first bool) {
+	st := r.streams
+	if st.early[r.id] != r { // else whoever asks for it learns what became of it
+		st.gone.add(r.id)
+	}
+	r.endLocked(err)
+	return st.tell(r.id, err.Message)
+}
+
+// expire drops an early stream that nobody has asked for. mu is held.
+func (r *StreamReader) expire() (first bool) {
+	st := r.streams
+	delete(st.early, r.id)
+	st.waiting -= r.bytes
+	first = st.giveBack(r.discard())
+	if !r.isOver {
+		first = r.fail(streamErrorf("nobody asked for the stream")) || first
+	}
+	return first
+}
+
+// tell tells the writer of a stream that it has been given up. mu is held.
+func (st *streams) tell(id uint32, reason string) (first bool) {
+	if !st.session.canCancel.Load() {
+		return false
+	}
+	return st.control(wire.TypeCancel, func(dst []byte) []byte {
+		return st.cfg.Packets.AppendCancel(dst, id, reason)
+	})
+}
+
+// endLocked says that nothing more will come. mu is held.
+func (r *StreamReader) endLocked(err error) {
+	if r.isOver {
+		return
+	}
+	r.isOver, r.err = true, err
+	st := r.streams
+	if st.readers[r.id] == r {
+		delete(st.readers, r.id)
+	}
+	if r.full {
+		r.notFull()
+	}
+	if st.early[r.id] != r { // those are kept for a while
+		r.stopTimers()
+	}
+	r.wake()
+}
+
+func (r *StreamReader) stopTimers() {
+	if r.idle != nil {
+		r.idle.Stop()
+	}
+	if r.stall != nil {
+		r.stall.Stop()
+	}
+}
+
+func (r *StreamReader) wake() {
+	select {
+	case r.wakec <- struct{}{}:
+	default:
+	}
+}
+
+// chunk takes a STREAM packet, on the read owner.
+func (st *streams) chunk(pkt wire.Packet) {
+	st.mu.Lock()
+	first := st.chunkLocked(pkt)
+	st.mu.Unlock()
+	st.kick(first)
+}
+
+func (st *streams) chunkLocked(pkt wire.Packet) (first bool) {
+	s, id, n := st.session, pkt.StreamID, len(pkt.Payload)
+	if st.err != nil {
+		return false
+	}
+	eos := pkt.Flags.EOS()
+	nothing := st.cfg.Packets.IsNothing(pkt.Payload)
+	if nothing && eos {
+		n = 0
+	}
+	if st.credits && n > 0 {
+		if st.window <= 0 {
+			s.link.CloseWith(closeProtocol, "more than the credit of the connection")
+			return false
+		}
+		st.window -= int64(n)
+	}
+	r := st.readers[id]
+	if r == nil {
+		if r = st.early[id]; r == nil {
+			if st.gone.has(id) {
+				if eos {
+					st.gone.remove(id)
+				}
+				return st.giveBack(n)
+			}
+			if pkt.StreamIndex != 0 || len(st.early) >= st.cfg.maxStreams() {
+				s.stats.unknown.Add(1)
+				if !eos {
+					st.gone.add(id)
+				}
+				return st.giveBack(n)
+			}
+			r = st.newReader(id, pkt.Flags.Live())
+			st.early[id] = r
+		}
+		if r.isOver {
+			s.stats.malformed.Add(1)
+			return st.giveBack(n)
+		}
+		if st.waiting += n; st.waiting > st.cfg.maxEarlyBytes() {
+			st.waiting -= n
+			return r.refuse(n, "%d bytes before the stream was announced, limit %d", st.waiting+n, st.cfg.maxEarlyBytes())
+		}
+	}
+	switch {
+	case pkt.StreamIndex != r.index:
+		return r.refuse(n, "chunk %d came in place of %d", pkt.StreamIndex, r.index)
+	case nothing && !eos:
+		return r.refuse(n, "chunk %d is null", pkt.StreamIndex)
+	case st.credits && n > 0 && r.window <= 0:
+		return r.refuse(n, "chunk %d is beyond the credit of the stream", pkt.StreamIndex)
+	}
+	r.index++
+	r.touch()
+	if n > 0 {
+		first = r.push(pkt.Payload)
+	}
+	if eos {
+		r.endLocked(io.EOF)
+	}
+	return first
+}
+
+// refuse fails the stream because of a packet with n bytes, which is dropped. mu is held.
+func (r *StreamReader) refuse(n int, format string, args ...any) (first bool) {
+	first = r.streams.giveBack(n)
+	return r.fail(streamErrorf(format, args...)) || first
+}
+
+// push adds a copy of a chunk. mu is held.
+func (r *StreamReader) push(p []byte) (first bool) {
+	st := r.streams
+	if last := len(r.queue) - 1; last >= r.head && len(p) <= joinedChunk && len(r.queue[last].buf.B) < streamShare {
+		q := &r.queue[last]
+		q.buf.Append(p)
+		q.ends = append(q.ends, len(q.buf.B))
+	} else {
+		r.queue = append(r.queue, readPiece{buf.Copy(p), []int{len(p)}})
+	}
+	r.bytes += len(p)
+	r.wake()
+	if st.credits {
+		r.window -= int64(len(p))
+		return r.grow()
+	}
+	if r.bytes > st.cfg.maxBuffered() && !r.full {
+		r.tooFull()
+	}
+	return false
+}
+
+// heldUpFor is how long a writer has to wait for credit before the window grows: longer than
+// on one machine, where a small window is faster since everything stays in the cache.
+const heldUpFor = time.Millisecond
+
+// grow doubles the window if the writer has waited for credit although all was read. mu is
+// held.
+func (r *StreamReader) grow() (first bool) {
+	if r.heldUp == 0 {
+		return false
+	}
+	waited := time.Duration(r.packetAt - r.heldUp)
+	r.heldUp = 0
+	more := min(2*r.size, r.streams.cfg.maxWindow()) - r.size
+	if waited < heldUpFor || more <= 0 {
+		return false
+	}
+	r.size += more
+	r.window += int64(more)
+	return r.streams.sendCredit(r.id, more)
+}
+
+// A pauser is a link that can stop reading.
+type pauser interface {
+	PauseReading()
+	ResumeReading()
+}
+
+// tooFull stops reading the connection until the reader has caught up, or has had its time.
+// mu is held.
+func (r *StreamReader) tooFull() {
+	st := r.streams
+	r.full = true
+	if st.full++; st.full == 1 {
+		if link, ok := st.session.link.(pauser); ok {
+			link.PauseReading()
+		}
+	}
+	r.stall = time.AfterFunc(st.cfg.stallLimit(), func() {
+		st.mu.Lock()
+		first := false
+		if r.full {
+			first = r.fail(streamErrorf("the reader was %v behind", st.cfg.stallLimit()))
+		}
+		st.mu.Unlock()
+		st.kick(first)
+	})
+}
+
+// notFull ends that. mu is held.
+func (r *StreamReader) notFull() {
+	st := r.streams
+	r.full = false
+	r.stall.Stop()
+	if st.full--; st.full == 0 {
+		if link, ok := st.session.link.(pauser); ok {
+			link.ResumeReading()
+		}
+	}
+}
+
+// touch notes that something happened, and watches that something does. mu is held.
+func (r *StreamReader) touch() {
+	st := r.streams
+	r.packetAt = st.session.now(st.session.ownerCtx)
+	if _, early := st.early[r.id]; r.live && !early || r.idle != nil || st.cfg.idleLimit() < 0 {
+		return
+	}
+	r.idle = time.AfterFunc(st.cfg.idleLimit(), r.checkIdle)
+}
+
+// checkIdle fails the stream if nothing came for too long, though all was read.
+func (r *StreamReader) checkIdle() {
+	st := r.streams
+	st.mu.Lock()
+	first := false
+	limit := st.cfg.idleLimit()
+	silent := time.Duration(st.session.deadlines.now() - r.packetAt)
+	switch {
+	case (r.isOver || r.live) && st.early[r.id] != r:
+	case silent < limit:
+		r.idle.Reset(limit - silent)
+	case st.early[r.id] == r:
+		first = r.expire()
+	case r.bytes > 0:
+		r.idle.Reset(limit)
+	default:
+		first = r.fail(streamErrorf("nothing came for %v", limit))
+	}
+	st.mu.Unlock()
+	st.kick(first)
+}
+
+// failed ends a stream of which the writer says that it has failed.
+func (st *streams) failed(id uint32, message string) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	err := &StreamError{Message: message, Remote: true}
+	if r := st.readers[id]; r != nil {
+		r.endLocked(err)
+	} else if r := st.early[id]; r != nil {
+		r.endLocked(err)
+	} else {
+		st.gone.remove(id)
+	}
+}

@@ -1,0 +1,395 @@
+package mux
+
+import (
+	"context"
+	"math"
+
+	"github.com/d-e-v-grid/netron/internal/buf"
+	"github.com/d-e-v-grid/netron/internal/wire"
+)
+
+// StreamWriter is the writing end of a stream. Its methods are for one goroutine at a
+// time, except for Done and Err.
+//
+//	open --Close--> closed: what is queued is sent, and the end behind it
+//	open --Fail---> closed: the same with an error
+//	open --CANCEL of the reader, or the end of the session--> ended: nothing is sent
+type StreamWriter struct {
+	streams *streams
+	id      uint32
+	live    bool
+	payload int // where the payload begins in the chunk being built
+
+	donec chan struct{} // closed when the stream takes nothing more and all is sent, or it has ended
+
+	// Guarded by streams.mu.
+	index  uint32
+	credit int64         // that the peer has given for the stream
+	queue  []streamPiece // what waits to be sent, from head on
+	head   int
+	queued int           // bytes of it
+	share  int           // bytes that it may send in its turn
+	next   *StreamWriter // in the ring of those with something to send; nil when not in it
+	prev   *StreamWriter
+	roomc  chan struct{} // closed when there may be room; nil while nobody waits
+	closed bool          // its end is queued
+	err    error         // why it takes nothing more
+}
+
+// streamPiece is one large packet, or small ones behind one another.
+type streamPiece struct {
+	buf     *buf.Buf
+	payload int // bytes that count for the credit
+}
+
+const (
+	// streamShare is how many bytes a stream sends in its turn (deficit round robin), and
+	// about how large the pieces of small chunks are.
+	streamShare = 32 << 10
+
+	// joinedChunk is the largest packet that is copied behind another one.
+	joinedChunk = 4 << 10
+
+	// maxStreamQueue and maxStreamsQueue are how many bytes of a stream, and of all streams
+	// of a session, wait to be sent before a writer waits. One packet always may.
+	maxStreamQueue  = 64 << 10
+	maxStreamsQueue = 1 << 20
+)
+
+// NewWriter opens a stream to the peer under an id of this side, which is to be announced.
+// A live stream may be silent for long. It returns [ErrTooManyStreams], or a [*LostError].
+func (s *Session) NewWriter(live bool) (*StreamWriter, error) {
+	st := s.streamsOf()
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if err := st.mayOpen(len(st.writers)); err != nil {
+		return nil, err
+	}
+	return st.openWriter(st.newID(), live), nil
+}
+
+// WriterFor opens the stream that the peer has announced to read, under the peer's id. An
+// id that is in use is [ErrStreamID].
+func (s *Session) WriterFor(id uint32, live bool) (*StreamWriter, error) {
+	st := s.streamsOf()
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if err := st.mayOpen(len(st.writers)); err != nil {
+		return nil, err
+	}
+	if id == 0 || st.writers[id] != nil {
+		return nil, ErrStreamID
+	}
+	return st.openWriter(id, live), nil
+}
+
+// mayOpen reports why no further stream can be opened beside n others. mu is held.
+func (st *streams) mayOpen(n int) error {
+	switch {
+	case st.err != nil:
+		return st.err
+	case n >= st.cfg.maxStreams():
+		return ErrTooManyStreams
+	}
+	return nil
+}
+
+func (st *streams) openWriter(id uint32, live bool) *StreamWriter {
+	w := &StreamWriter{streams: st, id: id, live: live, credit: math.MaxInt64, donec: make(chan struct{})}
+	if st.credits {
+		w.credit = int64(st.session.peerWindow)
+	}
+	st.writers[id] = w
+	return w
+}
+
+// ID returns the id of the stream, which is unique among those that this side writes.
+func (w *StreamWriter) ID() uint32 { return w.id }
+
+// Live reports whether the stream may be silent for long.
+func (w *StreamWriter) Live() bool { return w.live }
+
+// Done is closed when everything has been given to the link after Close or Fail, or when
+// the stream has ended before.
+func (w *StreamWriter) Done() <-chan struct{} { return w.donec }
+
+// Err returns why the stream takes nothing more: a [*StreamError] if the reader has given
+// it up, a [*LostError]; nil while it does, and after Close and Fail.
+func (w *StreamWriter) Err() error {
+	w.streams.mu.Lock()
+	defer w.streams.mu.Unlock()
+	return w.err
+}
+
+// Begin returns a buffer for a chunk of about n bytes. Append its encoding, exactly one
+// value, to B, and leave what is there; then hand it to Send or Discard.
+func (w *StreamWriter) Begin(n int) *buf.Buf {
+	b := buf.Get(n + eventRoom)
+	var room [wire.HeaderLen]byte
+	b.B = append(w.streams.session.link.BeginFrame(b.B), room[:]...)
+	w.payload = len(b.B)
+	return b
+}
+
+// Discard gives a buffer of Begin back.
+func (w *StreamWriter) Discard(b *buf.Buf) { b.Release() }
+
+// Send sends the chunk in b, and takes b whatever it returns. It waits until the reader has
+// given credit and there is room for one more, but not until the chunk has left. A failed
+// stream returns its error, a closed one [ErrClosed], and an ended ctx its own: then the
+// chunk was not sent, and after the last of these the stream can go on. Under the context of
+// a read owner it returns [ErrWouldBlock] instead of waiting.
+func (w *StreamWriter) Send(ctx context.Context, b *buf.Buf) error {
+	n := len(b.B) - w.payload
+	w.frame(b, 0)
+	st := w.streams
+	st.mu.Lock()
+	for w.err == nil && !w.closed && !w.hasRoom() {
+		if err := w.wait(ctx); err != nil {
+			b.Release()
+			return err
+		}
+		st.mu.Lock()
+	}
+	if err := w.err; err != nil || w.closed {
+		st.mu.Unlock()
+		b.Release()
+		if err == nil {
+			err = ErrClosed
+		}
+		return err
+	}
+	w.index++
+	w.credit -= int64(n)
+	first := w.push(b, n)
+	st.mu.Unlock()
+	if first {
+		st.session.wake(ctx)
+	}
+	return nil
+}
+
+// Close ends the stream behind what was sent. It does not wait, see Done. Further calls do
+// nothing.
+func (w *StreamWriter) Close() {
+	b := w.Begin(1)
+	b.B = append(b.B, nilValue)
+	w.frame(b, wire.FlagEOS)
+	w.finish(b)
+}
+
+// Fail ends the stream with an error behind what was sent; the reader learns the message.
+// It does not wait. Calls after the first, or after Close, do nothing.
+func (w *StreamWriter) Fail(message string) {
+	s := w.streams.session
+	b := buf.Get(controlRoom + len(message))
+	out := wire.AppendHeader(s.link.BeginFrame(b.B), s.table.nextID(), wire.Request(wire.TypeStreamError))
+	b.B = s.link.EndFrame(s.cfg.Streams.Packets.AppendFailure(out, w.id, message), 0, false)
+	w.finish(b)
+}
+
+// finish queues the last packet, which needs neither credit nor room.
+func (w *StreamWriter) finish(b *buf.Buf) {
+	st := w.streams
+	st.mu.Lock()
+	if w.err != nil || w.closed {
+		st.mu.Unlock()
+		b.Release()
+		return
+	}
+	w.closed = true
+	first := w.push(b, 0)
+	st.mu.Unlock()
+	if first {
+		st.session.link.Kick()
+	}
+}
+
+// frame makes the packet of a chunk.
+func (w *StreamWriter) frame(b *buf.Buf, flags wire.Flags) {
+	s := w.streams.session
+	if w.live {
+		flags |= wire.FlagLive
+	}
+	wire.PutHeader(b.B[w.payload-wire.HeaderLen:], s.table.nextID(), wire.Request(wire.TypeStream)|flags)
+	b.B = s.link.EndFrame(wire.AppendTrailer(b.B, w.id, w.index), 0, false)
+}
+
+// hasRoom reports whether a chunk may be sent. mu is held.
+func (w *StreamWriter) hasRoom() bool {
+	return w.credit > 0 && (w.queued == 0 || w.queued < maxStreamQueue && w.streams.queued < maxStreamsQueue)
+}
+
+// wait waits for a sign that there may be room. mu is held, and released.
+func (w *StreamWriter) wait(ctx context.Context) error {
+	if ownerOf(ctx) != nil {
+		w.streams.mu.Unlock()
+		return ErrWouldBlock
+	}
+	if w.roomc == nil {
+		w.roomc = make(chan struct{})
+	}
+	roomc := w.roomc
+	w.streams.mu.Unlock()
+	select {
+	case <-roomc:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// signal wakes who waits for room. mu is held.
+func (w *StreamWriter) signal() {
+	if w.roomc != nil {
+		close(w.roomc)
+		w.roomc = nil
+	}
+}
+
+// push queues a packet, of which n bytes count for the credit, and reports whether the link
+// must be told. mu is held.
+func (w *StreamWriter) push(b *buf.Buf, n int) (first bool) {
+	st := w.streams
+	w.queued += len(b.B)
+	st.queued += len(b.B)
+	if last := len(w.queue) - 1; last >= w.head && len(b.B) <= joinedChunk && len(w.queue[last].buf.B) < streamShare {
+		w.queue[last].buf.Append(b.B)
+		w.queue[last].payload += n
+		b.Release()
+	} else {
+		w.queue = append(w.queue, streamPiece{b, n})
+	}
+	if w.next != nil {
+		return false
+	}
+	return st.join(w)
+}
+
+// join gives a stream its turns, and reports whether there was none that had.
+func (st *streams) join(w *StreamWriter) (first bool) {
+	if st.turn == nil {
+		w.next, w.prev = w, w
+		st.turn = w
+		return true
+	}
+	w.next, w.prev = st.turn, st.turn.prev // the last turn of this round
+	w.prev.next, w.next.prev = w, w
+	return false
+}
+
+// leave takes a stream out of the ring.
+func (st *streams) leave(w *StreamWriter) {
+	switch w.next {
+	case nil:
+		return
+	case w:
+		st.turn = nil
+	default:
+		w.prev.next, w.next.prev = w.next, w.prev
+		if st.turn == w {
+			st.turn = w.next
+		}
+	}
+	w.next, w.prev, w.share = nil, nil, 0
+}
+
+// collect appends what streams send in the next write to dst, about limit bytes of it, each
+// stream as much as others. The holder of the write role calls it, and gives back what is
+// appended to written.
+func (st *streams) collect(dst [][]byte, written []*buf.Buf, limit int) ([][]byte, []*buf.Buf) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for size := 0; size < limit && st.turn != nil; {
+		w := st.turn
+		if w.share <= 0 {
+			w.share += streamShare
+		}
+		for size < limit && w.share > 0 && w.head < len(w.queue) {
+			p := w.queue[w.head]
+			if p.payload > 0 && st.credits && st.credit <= 0 {
+				return dst, written
+			}
+			w.queue[w.head] = streamPiece{}
+			w.head++
+			n := len(p.buf.B)
+			w.share -= n
+			w.queued -= n
+			st.queued -= n
+			st.credit -= int64(p.payload)
+			size += n
+			dst, written = append(dst, p.buf.B), append(written, p.buf)
+		}
+		if w.head == len(w.queue) {
+			w.queue, w.head = w.queue[:0], 0
+			st.leave(w)
+			if w.closed {
+				w.endLocked(nil)
+				continue
+			}
+		} else if w.share <= 0 {
+			st.turn = w.next
+		}
+		if w.hasRoom() {
+			w.signal()
+		}
+	}
+	return dst, written
+}
+
+// endLocked ends the stream: nothing more is sent. mu is held.
+func (w *StreamWriter) endLocked(err error) {
+	st := w.streams
+	if st.writers[w.id] != w {
+		return
+	}
+	delete(st.writers, w.id)
+	st.leave(w)
+	for ; w.head < len(w.queue); w.head++ {
+		w.queue[w.head].buf.Release()
+	}
+	st.queued -= w.queued
+	w.queue, w.head, w.queued = nil, 0, 0
+	w.err = err
+	w.signal()
+	close(w.donec)
+}
+
+// cancelled ends a stream that its reader has given up.
+func (st *streams) cancelled(id uint32, reason string) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if w := st.writers[id]; w != nil {
+		w.endLocked(&StreamError{Message: reason, Remote: true})
+	}
+}
+
+// credited takes credit of the peer. It is called on the read owner.
+func (st *streams) credited(id uint32, n int64) {
+	st.mu.Lock()
+	w := st.writers[id]
+	kick := false
+	switch {
+	case id == 0 && st.credit+n > maxCredit:
+		st.mu.Unlock()
+		st.session.link.CloseWith(closeProtocol, "too much credit")
+		return
+	case id == 0:
+		kick = st.credit <= 0 && st.turn != nil
+		st.credit += n
+	case w == nil: // it has ended
+	case w.credit+n > maxCredit:
+		err := streamErrorf("credit of more than %d bytes", maxCredit)
+		w.endLocked(err)
+		kick = st.control(wire.TypeStreamError, func(dst []byte) []byte {
+			return st.cfg.Packets.AppendFailure(dst, id, err.Message)
+		})
+	default:
+		w.credit += n
+		if w.hasRoom() {
+			w.signal()
+		}
+	}
+	st.mu.Unlock()
+	st.kick(kick)
+}
