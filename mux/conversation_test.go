@@ -94,10 +94,11 @@ func (tc *testConn) Kick() {
 
 func (tc *testConn) CloseWith(code uint16, reason string) {
 	tc.mu.Lock()
-	defer tc.mu.Unlock()
 	if tc.closed == "" {
 		tc.closed = string(binary.BigEndian.AppendUint16(nil, code)) + reason
 	}
+	tc.mu.Unlock()
+	tc.Kick() // what was queued is sent first
 }
 
 // hold makes the link accept nothing until release.

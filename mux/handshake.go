@@ -309,6 +309,7 @@ func (s *Session) becomeReady(peer Peer) bool {
 	s.canGoAway.Store(peer.Has(FeatureGoAway))
 	s.canEvent.Store(peer.Has(FeatureEvent))
 	s.canCredit.Store(peer.Has(FeatureCredit))
+	s.canStream.Store(s.cfg.Streams != nil)
 	s.handshake.peer = peer
 	if s.cfg.Ready != nil {
 		s.cfg.Ready(s, peer)

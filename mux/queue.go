@@ -90,6 +90,12 @@ func (l *lane) pop() *outgoing {
 	return p
 }
 
+// isEmpty reports whether nothing waits. Only the consumer calls it.
+func (l *lane) isEmpty() bool {
+	head := l.head.Load()
+	return l.ready == nil && (head == nil || head == &endOfLane)
+}
+
 // take makes ready what has been pushed and reports whether it was anything.
 func (l *lane) take() bool {
 	head := l.head.Load()
@@ -192,6 +198,9 @@ func (q *outQueue) push(p *outgoing, reserve bool) (first, ok bool, err error) {
 	}
 	return first, true, nil
 }
+
+// isEmpty reports whether there is nothing to be sent. Only the consumer calls it.
+func (q *outQueue) isEmpty() bool { return q.small.isEmpty() && q.bulk.isEmpty() }
 
 // pushWait queues p and waits for room until ctx ends. On an error p has been
 // discarded.

@@ -26,6 +26,7 @@ type Session struct {
 	canGoAway atomic.Bool
 	canEvent  atomic.Bool
 	canCredit atomic.Bool
+	canStream atomic.Bool
 	events    atomic.Pointer[outbox] // nil until the first event is sent
 
 	streams           atomic.Pointer[streams] // nil until there is one
@@ -45,6 +46,7 @@ type Session struct {
 	lent    *outgoing  // a large message that the link is writing
 	outSize int        // of the last out
 	written []*buf.Buf // what the link has been given of events and streams
+	passed  int        // writes in a row that streams had no part of
 
 	// Owned by the read owner, for the time of one read.
 	ownerCtx    context.Context //nolint:containedctx // that of functions which run on the read owner
@@ -520,11 +522,28 @@ func (s *Session) Collect(dst [][]byte) [][]byte {
 		s.out = nil
 	}
 	if s.lent != nil {
-		return append(dst, s.lent.b)
+		dst = append(dst, s.lent.b)
 	}
-	if st := s.streams.Load(); st != nil && size < collectBytes {
-		dst, s.written = st.collect(dst, s.written, collectBytes-size)
+	if st := s.streams.Load(); st != nil {
+		dst = s.collectStreams(st, dst, size)
 	}
+	return dst
+}
+
+// collectStreams appends what streams send in a write of which size bytes are taken.
+func (s *Session) collectStreams(st *streams, dst [][]byte, size int) [][]byte {
+	limit := collectBytes - size
+	switch {
+	case s.lent != nil || limit <= 0:
+		if s.passed++; s.passed < maxPassed {
+			return dst
+		}
+		limit = streamShare // they must not wait for ever
+	case s.table.live.Load() == 0 && s.inflight.Load() == 0:
+		limit = streamBytes - size
+	}
+	s.passed = 0
+	dst, s.written = st.collect(dst, s.written, limit)
 	return dst
 }
 
@@ -575,8 +594,8 @@ func (s *Session) Closed(err error) {
 		s.events.Load().close()
 	}
 	s.releaseWritten()
-	if st := s.streams.Load(); st != nil {
-		st.end(err)
+	if s.cfg.Streams != nil {
+		s.endStreams(err)
 	}
 	s.deadlines.stop()
 	s.table.sweep(

@@ -3,7 +3,6 @@ package mux
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -82,8 +81,11 @@ const (
 	// maxCredit bounds every window (protocol section 12.2).
 	maxCredit = 1<<31 - 1
 
-	// maxGone is how many ids of readers that were given up are remembered, so that a late
-	// chunk does not look like a new stream.
+	// maxPassed is how many writes in a row calls and events may fill alone.
+	maxPassed = 4
+
+	// maxGone is how many ids of streams that have ended are remembered, so that a late packet
+	// does not look like a new stream.
 	maxGone = 1024
 )
 
@@ -150,26 +152,34 @@ type streams struct {
 	credits bool // both sides count bytes
 
 	mu      sync.Mutex
-	err     error // the session has ended
+	err     error  // the session has ended
+	code    uint16 // the connection is to be closed with, and reason; 0 if it is not
+	reason  string
 	lastID  uint32
 	writers map[uint32]*StreamWriter
 	readers map[uint32]*StreamReader
 	early   map[uint32]*StreamReader // that nobody has asked for yet
 	waiting int                      // bytes in early
-	gone    gone                     // readers whose packets are still dropped
+	gone    gone                     // readers that have ended: what still comes is dropped
 
 	// Sending.
-	turn   *StreamWriter // whose turn it is, in a ring of those with something to send
-	queued int           // bytes that wait
-	credit int64         // that the peer has given for all streams
+	turn     *StreamWriter // whose turn it is, in a ring of those with something to send
+	turns    int           // how many are in the ring
+	queued   int           // bytes that wait
+	credit   int64         // that the peer has given for all streams
+	unwanted gone          // streams of the peer that it gave up before it announced them
 
 	// Receiving.
-	window int64 // credit that the peer has left for all streams
-	owed   int   // credit that is to be given back
-	full   int   // readers that have too much to read from a peer without credit
+	window   int64 // credit that the peer has left for all streams
+	owed     int   // credit that is to be given back
+	buffered int   // bytes that wait for readers
+	full     int   // readers that have too much to read from a peer without credit
 }
 
-// streamsOf returns the streams of the session.
+// errNotReady is returned for a stream before there is a peer.
+var errNotReady = errors.New("mux: the handshake is not done")
+
+// streamsOf returns the streams of the session, which is ready.
 func (s *Session) streamsOf() *streams {
 	if st := s.streams.Load(); st != nil {
 		return st
@@ -194,6 +204,14 @@ func (s *Session) streamsOf() *streams {
 	return st
 }
 
+// owns reports whether an id is one that this side gives to streams.
+func (s *Session) owns(id uint32) bool {
+	if s.cfg.Connector {
+		return id >= connectorIDs && id < listenerIDs
+	}
+	return id >= listenerIDs
+}
+
 // newID returns an id for a stream that this side announces. mu is held.
 func (st *streams) newID() uint32 {
 	first := uint32(listenerIDs)
@@ -205,7 +223,7 @@ func (st *streams) newID() uint32 {
 			st.lastID = first + 1
 		}
 		id := st.lastID
-		if st.writers[id] == nil && st.readers[id] == nil && !st.gone.has(id) {
+		if st.writers[id] == nil && st.readers[id] == nil && st.early[id] == nil && !st.gone.has(id) {
 			return id
 		}
 	}
@@ -251,22 +269,18 @@ func (s *Session) streamPacket(pkt wire.Packet) {
 		s.streamsOf().chunk(pkt)
 	case wire.TypeStreamError, wire.TypeStreamClose:
 		id, message, ok := s.cfg.Streams.Packets.ParseFailure(pkt.Payload)
-		if !ok {
+		if !ok || id == 0 {
 			s.stats.malformed.Add(1)
 			return
 		}
-		if st := s.streams.Load(); st != nil {
-			st.failed(id, message)
-		}
+		s.streamsOf().failed(id, message)
 	case wire.TypeCancel:
 		id, reason, ok := s.cfg.Streams.Packets.ParseCancel(pkt.Payload)
-		if !ok {
+		if !ok || id == 0 {
 			s.stats.malformed.Add(1)
 			return
 		}
-		if st := s.streams.Load(); st != nil {
-			st.cancelled(id, reason)
-		}
+		s.streamsOf().cancelled(id, reason)
 	case wire.TypeCredit:
 		id, bytes, ok := s.cfg.Streams.Packets.ParseCredit(pkt.Payload)
 		if !ok {
@@ -279,10 +293,16 @@ func (s *Session) streamPacket(pkt wire.Packet) {
 	}
 }
 
-// kick tells the link that control packets wait. It is called without mu.
-func (st *streams) kick(first bool) {
+// unlock releases mu, and then does what cannot be done under it, since the link may look for
+// what there is to send: it tells the link if first is set, and closes what is broken.
+func (st *streams) unlock(first bool) {
+	code, reason := st.code, st.reason
+	st.mu.Unlock()
 	if first {
 		st.session.kickLater()
+	}
+	if code != 0 {
+		st.session.link.CloseWith(code, reason)
 	}
 }
 
@@ -306,7 +326,15 @@ func (st *streams) end(cause error) {
 		r.stopTimers()
 	}
 	clear(st.early)
-	st.waiting, st.gone = 0, gone{}
+	st.waiting, st.gone, st.unwanted = 0, gone{}, gone{}
+}
+
+// endStreams fails all streams, those to come as well.
+func (s *Session) endStreams(cause error) {
+	none := &streams{session: s, cfg: s.cfg.Streams, err: &LostError{Sent: true, Cause: cause}}
+	if !s.streams.CompareAndSwap(nil, none) {
+		s.streams.Load().end(cause)
+	}
 }
 
 // control queues a packet about a stream ahead of what streams carry, and reports whether
@@ -320,9 +348,16 @@ func (st *streams) control(t wire.Type, payload func(dst []byte) []byte) (first 
 	first, ok, err := s.queue.push(p, true)
 	if err == nil && !ok {
 		p.discard()
-		s.link.CloseWith(closePolicy, "packets about streams are not being read")
+		st.broken(closePolicy, "packets about streams are not being read")
 	}
 	return first
+}
+
+// broken has unlock close the connection. mu is held.
+func (st *streams) broken(code uint16, reason string) {
+	if st.code == 0 {
+		st.code, st.reason = code, reason
+	}
 }
 
 const controlRoom = 96
@@ -354,20 +389,4 @@ func (g *gone) add(id uint32) {
 	delete(g.ids, g.ring[g.next])
 	g.ring[g.next] = id
 	g.next = (g.next + 1) % maxGone
-}
-
-// remove forgets an id.
-func (g *gone) remove(id uint32) {
-	if !g.has(id) {
-		return
-	}
-	delete(g.ids, id)
-	// Rare: the order of the others need not be kept.
-	i := slices.Index(g.ring, id)
-	last := len(g.ring) - 1
-	g.ring[i] = g.ring[last]
-	g.ring = g.ring[:last]
-	if g.next >= last {
-		g.next = 0
-	}
 }

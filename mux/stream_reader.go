@@ -27,20 +27,26 @@ type StreamReader struct {
 	wakec chan struct{} // has room for one: there is something to read, or nothing more will come
 
 	// Guarded by streams.mu.
-	index    uint32
-	queue    []readPiece // from head on
-	head     int
-	bytes    int   // of what waits, the piece that is being read included
-	window   int64 // credit that the peer has left
-	size     int   // that the window should have
-	owed     int   // credit that is to be given back
-	heldUp   int64 // when credit was given to a writer that had none left, on the session's clock; 0 if it was not
-	packetAt int64 // when the last packet came, or the last chunk was read
-	full     bool  // counts in streams.full
-	idle     *time.Timer
-	stall    *time.Timer
-	isOver   bool  // nothing more will come
-	err      error // why, when everything has been read
+	index   uint32
+	queue   []readPiece // from head on
+	head    int
+	bytes   int   // of what waits, the piece that is being read included
+	window  int64 // credit that the peer has left
+	size    int   // that the window should have
+	owed    int   // credit that is to be given back
+	eventAt int64 // when the last packet came, or the last chunk was read, on the session's clock
+
+	// For the size of the window; guarded by streams.mu. Times are on the session's clock.
+	received  int64 // bytes
+	grantedAt int64 // when credit was given last
+	mark      int64 // the first byte that needs the credit given at markAt, counted from 1; 0 for none
+	markAt    int64
+	trip      int64 // the shortest round trip so far; 0 for none
+	full      bool  // counts in streams.full
+	idle      *time.Timer
+	stall     *time.Timer
+	isOver    bool  // nothing more will come
+	err       error // why, when everything has been read
 }
 
 // readPiece is one large chunk, or small ones behind one another.
@@ -52,6 +58,9 @@ type readPiece struct {
 // NewReader opens a stream that the peer is to write under an id of this side, which is to
 // be announced. It returns [ErrTooManyStreams], or a [*LostError].
 func (s *Session) NewReader(live bool) (*StreamReader, error) {
+	if !s.canStream.Load() {
+		return nil, errNotReady
+	}
 	st := s.streamsOf()
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -60,6 +69,7 @@ func (s *Session) NewReader(live bool) (*StreamReader, error) {
 	}
 	r := st.newReader(st.newID(), live)
 	st.readers[r.id] = r
+	r.touch()
 	return r, nil
 }
 
@@ -67,55 +77,56 @@ func (s *Session) NewReader(live bool) (*StreamReader, error) {
 // already. If an error is returned what comes of the stream is dropped: an id that is in
 // use, or was, is [ErrStreamID].
 func (s *Session) ReaderFor(id uint32, live bool) (*StreamReader, error) {
+	if !s.canStream.Load() {
+		return nil, errNotReady
+	}
 	st := s.streamsOf()
 	st.mu.Lock()
-	r, err := st.adopt(id, live)
-	first := false
-	if err == ErrTooManyStreams { //nolint:errorlint // it is never wrapped
-		st.gone.add(id)
-		first = st.tell(id, err.Error())
-	}
-	st.mu.Unlock()
-	st.kick(first)
+	r, first, err := st.adopt(id, live)
+	st.unlock(first)
 	return r, err
 }
 
 // adopt returns the reader of an id that was announced. mu is held.
-func (st *streams) adopt(id uint32, live bool) (*StreamReader, error) {
-	r := st.early[id]
-	if r != nil {
-		delete(st.early, id)
-		st.waiting -= r.bytes
-	}
-	err := st.mayOpen(len(st.readers))
+func (st *streams) adopt(id uint32, live bool) (r *StreamReader, first bool, err error) {
+	err = st.mayOpen(len(st.readers))
 	if err == nil && (id == 0 || st.readers[id] != nil || st.gone.has(id)) {
 		err = ErrStreamID
 	}
+	r = st.early[id]
+	if r != nil {
+		delete(st.early, id)
+		st.waiting -= r.bytes
+		r.stopTimers()
+	}
+	isOver := r != nil && r.isOver // it can be read, and takes no place
 	switch {
-	case err != nil && r != nil:
-		r.discard()
-		r.endLocked(err)
-		return nil, err
+	case isOver && (err == nil || err == ErrTooManyStreams): //nolint:errorlint // it is never wrapped
+		st.gone.add(id)
+		return r, false, nil
 	case err != nil:
-		return nil, err
+		if r != nil {
+			first = st.giveBack(r.discard())
+			r.endLocked(err)
+		}
+		if err == ErrTooManyStreams { //nolint:errorlint // it is never wrapped
+			st.gone.add(id)
+			first = st.tell(id, err.Error()) || first
+		}
+		return nil, first, err
 	case r == nil:
 		r = st.newReader(id, live)
 	}
-	r.live = live
-	if r.isOver {
-		r.stopTimers()
-		return r, nil // it can be read, and takes no place
-	}
 	st.readers[id] = r
+	r.live, r.idle = live, nil
 	r.touch()
-	return r, nil
+	return r, r.bytes > st.cfg.maxBuffered() && !st.credits && r.tooFull(), nil
 }
 
 // newReader returns a reader that is in no table. mu is held.
 func (st *streams) newReader(id uint32, live bool) *StreamReader {
 	r := &StreamReader{streams: st, id: id, live: live, wakec: make(chan struct{}, 1), size: st.cfg.window()}
 	r.window = int64(r.size)
-	r.touch()
 	return r
 }
 
@@ -184,8 +195,7 @@ func (r *StreamReader) nextPiece() (bool, error) {
 	if !ok && r.isOver {
 		err = r.err
 	}
-	st.mu.Unlock()
-	st.kick(first)
+	st.unlock(first)
 	return ok, err
 }
 
@@ -194,7 +204,8 @@ func (r *StreamReader) nextPiece() (bool, error) {
 func (r *StreamReader) consume(n int) (first bool) {
 	st := r.streams
 	r.bytes -= n
-	r.packetAt = st.session.deadlines.now()
+	st.buffered -= n
+	r.eventAt = st.session.deadlines.now()
 	if r.full && r.bytes <= st.cfg.maxBuffered()/2 {
 		r.notFull()
 	}
@@ -206,15 +217,36 @@ func (r *StreamReader) consume(n int) (first bool) {
 	return st.giveBack(n) || first
 }
 
-// grant gives the writer credit. mu is held.
+// grant gives the writer credit for what was read. The window doubles if half of it was used
+// up within two round trips, although this side has read everything: then it is what holds the
+// writer up. mu is held.
 func (r *StreamReader) grant() (first bool) {
-	n := r.owed
-	if r.window <= 0 && r.bytes == 0 {
-		r.heldUp = r.packetAt
+	now := r.eventAt
+	if r.bytes == 0 && r.trip > 0 && now-r.grantedAt < 2*r.trip {
+		more := min(r.size, r.streams.cfg.maxWindow()-r.size)
+		r.size += max(more, 0)
+		r.owed += max(more, 0)
 	}
+	if r.mark == 0 {
+		r.mark, r.markAt = r.received+max(r.window, 0)+1, now
+	}
+	r.grantedAt = now
+	n := r.owed
 	r.owed = 0
 	r.window += int64(n)
 	return r.streams.sendCredit(r.id, n)
+}
+
+// measure takes the time from a grant to the first chunk that needed it, which begins now: a
+// round trip if the writer waited for it, and else more. The shortest counts. mu is held.
+func (r *StreamReader) measure() {
+	if r.mark == 0 || r.received < r.mark-1 {
+		return
+	}
+	if trip := r.eventAt - r.markAt; r.trip == 0 || trip < r.trip {
+		r.trip = max(trip, 1)
+	}
+	r.mark = 0
 }
 
 // giveBack notes that n bytes of a stream need no memory any more. mu is held.
@@ -251,6 +283,7 @@ func (r *StreamReader) Cancel(reason string) {
 	st := r.streams
 	st.mu.Lock()
 	r.bytes -= n
+	st.buffered -= n
 	n += r.discard()
 	first := st.giveBack(n)
 	if !r.isOver {
@@ -258,8 +291,7 @@ func (r *StreamReader) Cancel(reason string) {
 	} else if r.err == io.EOF { //nolint:errorlint // it is never wrapped
 		r.err = &StreamError{Message: reason}
 	}
-	st.mu.Unlock()
-	st.kick(first)
+	st.unlock(first)
 }
 
 // discard drops what was received and is not being read, and returns how many bytes. mu is
@@ -271,15 +303,13 @@ func (r *StreamReader) discard() (n int) {
 	}
 	r.queue, r.head = nil, 0
 	r.bytes -= n
+	r.streams.buffered -= n
 	return n
 }
 
 // fail ends the stream on this side. mu is held.
 func (r *StreamReader) fail(err *StreamError) (first bool) {
 	st := r.streams
-	if st.early[r.id] != r { // else whoever asks for it learns what became of it
-		st.gone.add(r.id)
-	}
 	r.endLocked(err)
 	return st.tell(r.id, err.Message)
 }
@@ -319,7 +349,8 @@ func (r *StreamReader) endLocked(err error) {
 	if r.full {
 		r.notFull()
 	}
-	if st.early[r.id] != r { // those are kept for a while
+	if st.early[r.id] != r { // else whoever asks for it learns what became of it
+		st.gone.add(r.id)
 		r.stopTimers()
 	}
 	r.wake()
@@ -345,8 +376,7 @@ func (r *StreamReader) wake() {
 func (st *streams) chunk(pkt wire.Packet) {
 	st.mu.Lock()
 	first := st.chunkLocked(pkt)
-	st.mu.Unlock()
-	st.kick(first)
+	st.unlock(first)
 }
 
 func (st *streams) chunkLocked(pkt wire.Packet) (first bool) {
@@ -361,7 +391,7 @@ func (st *streams) chunkLocked(pkt wire.Packet) (first bool) {
 	}
 	if st.credits && n > 0 {
 		if st.window <= 0 {
-			s.link.CloseWith(closeProtocol, "more than the credit of the connection")
+			st.broken(closeProtocol, "more than the credit of the connection")
 			return false
 		}
 		st.window -= int64(n)
@@ -370,27 +400,21 @@ func (st *streams) chunkLocked(pkt wire.Packet) (first bool) {
 	if r == nil {
 		if r = st.early[id]; r == nil {
 			if st.gone.has(id) {
-				if eos {
-					st.gone.remove(id)
-				}
 				return st.giveBack(n)
 			}
 			if pkt.StreamIndex != 0 || len(st.early) >= st.cfg.maxStreams() {
 				s.stats.unknown.Add(1)
-				if !eos {
-					st.gone.add(id)
-				}
-				return st.giveBack(n)
+				st.gone.add(id)
+				first = st.giveBack(n)
+				return st.tell(id, "unknown stream") || first
 			}
-			r = st.newReader(id, pkt.Flags.Live())
-			st.early[id] = r
+			r = st.newEarly(id, pkt.Flags.Live())
 		}
 		if r.isOver {
 			s.stats.malformed.Add(1)
 			return st.giveBack(n)
 		}
-		if st.waiting += n; st.waiting > st.cfg.maxEarlyBytes() {
-			st.waiting -= n
+		if st.waiting+n > st.cfg.maxEarlyBytes() {
 			return r.refuse(n, "%d bytes before the stream was announced, limit %d", st.waiting+n, st.cfg.maxEarlyBytes())
 		}
 	}
@@ -405,6 +429,9 @@ func (st *streams) chunkLocked(pkt wire.Packet) (first bool) {
 	r.index++
 	r.touch()
 	if n > 0 {
+		if st.early[id] == r {
+			st.waiting += n
+		}
 		first = r.push(pkt.Payload)
 	}
 	if eos {
@@ -427,40 +454,31 @@ func (r *StreamReader) push(p []byte) (first bool) {
 		q.buf.Append(p)
 		q.ends = append(q.ends, len(q.buf.B))
 	} else {
-		r.queue = append(r.queue, readPiece{buf.Copy(p), []int{len(p)}})
+		r.queue = append(compacted(r.queue, &r.head), readPiece{buf.Copy(p), []int{len(p)}})
 	}
 	r.bytes += len(p)
+	st.buffered += len(p)
 	r.wake()
 	if st.credits {
+		r.measure()
 		r.window -= int64(len(p))
-		return r.grow()
+		r.received += int64(len(p))
+		return false
 	}
-	if r.bytes > st.cfg.maxBuffered() && !r.full {
-		r.tooFull()
+	switch {
+	case st.early[r.id] == r: // it has limits of its own
+		return false
+	case r.full && r.bytes > hardFull*st.cfg.maxBuffered():
+		return r.fail(streamErrorf("%d bytes wait for the reader", r.bytes))
+	case !r.full && (r.bytes > st.cfg.maxBuffered() || st.buffered > st.cfg.sessionWindow()):
+		return r.tooFull()
 	}
 	return false
 }
 
-// heldUpFor is how long a writer has to wait for credit before the window grows: longer than
-// on one machine, where a small window is faster since everything stays in the cache.
-const heldUpFor = time.Millisecond
-
-// grow doubles the window if the writer has waited for credit although all was read. mu is
-// held.
-func (r *StreamReader) grow() (first bool) {
-	if r.heldUp == 0 {
-		return false
-	}
-	waited := time.Duration(r.packetAt - r.heldUp)
-	r.heldUp = 0
-	more := min(2*r.size, r.streams.cfg.maxWindow()) - r.size
-	if waited < heldUpFor || more <= 0 {
-		return false
-	}
-	r.size += more
-	r.window += int64(more)
-	return r.streams.sendCredit(r.id, more)
-}
+// hardFull is how many times [StreamConfig.MaxBuffered] a stream may have when the link does
+// not stop reading, because it is closing.
+const hardFull = 8
 
 // A pauser is a link that can stop reading.
 type pauser interface {
@@ -469,14 +487,16 @@ type pauser interface {
 }
 
 // tooFull stops reading the connection until the reader has caught up, or has had its time.
-// mu is held.
-func (r *StreamReader) tooFull() {
+// On a link that cannot stop the stream fails at once. mu is held.
+func (r *StreamReader) tooFull() (first bool) {
 	st := r.streams
+	link, ok := st.session.link.(pauser)
+	if !ok {
+		return r.fail(streamErrorf("more than %d bytes wait for the reader", st.cfg.maxBuffered()))
+	}
 	r.full = true
 	if st.full++; st.full == 1 {
-		if link, ok := st.session.link.(pauser); ok {
-			link.PauseReading()
-		}
+		link.PauseReading()
 	}
 	r.stall = time.AfterFunc(st.cfg.stallLimit(), func() {
 		st.mu.Lock()
@@ -484,9 +504,9 @@ func (r *StreamReader) tooFull() {
 		if r.full {
 			first = r.fail(streamErrorf("the reader was %v behind", st.cfg.stallLimit()))
 		}
-		st.mu.Unlock()
-		st.kick(first)
+		st.unlock(first)
 	})
+	return false
 }
 
 // notFull ends that. mu is held.
@@ -495,16 +515,14 @@ func (r *StreamReader) notFull() {
 	r.full = false
 	r.stall.Stop()
 	if st.full--; st.full == 0 {
-		if link, ok := st.session.link.(pauser); ok {
-			link.ResumeReading()
-		}
+		st.session.link.(pauser).ResumeReading()
 	}
 }
 
 // touch notes that something happened, and watches that something does. mu is held.
 func (r *StreamReader) touch() {
 	st := r.streams
-	r.packetAt = st.session.now(st.session.ownerCtx)
+	r.eventAt = st.session.now(st.session.ownerCtx)
 	if _, early := st.early[r.id]; r.live && !early || r.idle != nil || st.cfg.idleLimit() < 0 {
 		return
 	}
@@ -517,20 +535,19 @@ func (r *StreamReader) checkIdle() {
 	st.mu.Lock()
 	first := false
 	limit := st.cfg.idleLimit()
-	silent := time.Duration(st.session.deadlines.now() - r.packetAt)
+	silent := time.Duration(st.session.deadlines.now() - r.eventAt)
 	switch {
 	case (r.isOver || r.live) && st.early[r.id] != r:
 	case silent < limit:
 		r.idle.Reset(limit - silent)
 	case st.early[r.id] == r:
 		first = r.expire()
-	case r.bytes > 0:
+	case r.bytes > 0 || st.credits && st.window <= 0: // not the writer is silent, but held up
 		r.idle.Reset(limit)
 	default:
 		first = r.fail(streamErrorf("nothing came for %v", limit))
 	}
-	st.mu.Unlock()
-	st.kick(first)
+	st.unlock(first)
 }
 
 // failed ends a stream of which the writer says that it has failed.
@@ -542,7 +559,15 @@ func (st *streams) failed(id uint32, message string) {
 		r.endLocked(err)
 	} else if r := st.early[id]; r != nil {
 		r.endLocked(err)
-	} else {
-		st.gone.remove(id)
+	} else if st.err == nil && !st.gone.has(id) && !st.session.owns(id) && len(st.early) < st.cfg.maxStreams() {
+		st.newEarly(id, false).endLocked(err) // it has failed before its first chunk
 	}
+}
+
+// newEarly returns a reader for a stream that nobody has asked for yet. mu is held.
+func (st *streams) newEarly(id uint32, live bool) *StreamReader {
+	r := st.newReader(id, live)
+	st.early[id] = r
+	r.touch()
+	return r
 }

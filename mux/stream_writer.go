@@ -27,6 +27,7 @@ type StreamWriter struct {
 	credit int64         // that the peer has given for the stream
 	queue  []streamPiece // what waits to be sent, from head on
 	head   int
+	begun  bool          // something has been sent: the peer knows the stream
 	queued int           // bytes of it
 	share  int           // bytes that it may send in its turn
 	next   *StreamWriter // in the ring of those with something to send; nil when not in it
@@ -39,8 +40,38 @@ type StreamWriter struct {
 // streamPiece is one large packet, or small ones behind one another.
 type streamPiece struct {
 	buf     *buf.Buf
+	start   int     // what is before has been sent
+	payload int     // bytes from there on that count for the credit
+	frames  []frame // of several packets; nil for a single one
+}
+
+// frame is a packet in a piece.
+type frame struct {
+	end     int // in buf
 	payload int // bytes that count for the credit
 }
+
+// split takes off the packets that the credit suffices for, of which the last may overdraw
+// it, and returns a copy of them. What is left needs more. There are several.
+func (p *streamPiece) split(credit int64) (first streamPiece) {
+	n := 0
+	for ; n < len(p.frames) && (credit > 0 || p.frames[n].payload == 0); n++ {
+		credit -= int64(p.frames[n].payload)
+		first.payload += p.frames[n].payload
+	}
+	if n == len(p.frames) {
+		first, *p = *p, streamPiece{}
+		return first
+	}
+	end := p.frames[n-1].end
+	first.buf = buf.Copy(p.buf.B[p.start:end])
+	p.start, p.frames = end, p.frames[n:]
+	p.payload -= first.payload
+	return first
+}
+
+// bytes returns what is to be sent.
+func (p *streamPiece) bytes() []byte { return p.buf.B[p.start:] }
 
 const (
 	// streamShare is how many bytes a stream sends in its turn (deficit round robin), and
@@ -52,13 +83,20 @@ const (
 
 	// maxStreamQueue and maxStreamsQueue are how many bytes of a stream, and of all streams
 	// of a session, wait to be sent before a writer waits. One packet always may.
-	maxStreamQueue  = 64 << 10
-	maxStreamsQueue = 1 << 20
+	maxStreamQueue  = 256 << 10
+	maxStreamsQueue = 4 << 20
+
+	// streamBytes is about how much streams send in one write while no call is under way,
+	// for which it would be in the way.
+	streamBytes = 256 << 10
 )
 
 // NewWriter opens a stream to the peer under an id of this side, which is to be announced.
 // A live stream may be silent for long. It returns [ErrTooManyStreams], or a [*LostError].
 func (s *Session) NewWriter(live bool) (*StreamWriter, error) {
+	if !s.canStream.Load() {
+		return nil, errNotReady
+	}
 	st := s.streamsOf()
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -71,6 +109,9 @@ func (s *Session) NewWriter(live bool) (*StreamWriter, error) {
 // WriterFor opens the stream that the peer has announced to read, under the peer's id. An
 // id that is in use is [ErrStreamID].
 func (s *Session) WriterFor(id uint32, live bool) (*StreamWriter, error) {
+	if !s.canStream.Load() {
+		return nil, errNotReady
+	}
 	st := s.streamsOf()
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -80,7 +121,11 @@ func (s *Session) WriterFor(id uint32, live bool) (*StreamWriter, error) {
 	if id == 0 || st.writers[id] != nil {
 		return nil, ErrStreamID
 	}
-	return st.openWriter(id, live), nil
+	w := st.openWriter(id, live)
+	if st.unwanted.has(id) {
+		w.endLocked(&StreamError{Message: "given up before it was announced", Remote: true})
+	}
+	return w, nil
 }
 
 // mayOpen reports why no further stream can be opened beside n others. mu is held.
@@ -164,7 +209,7 @@ func (w *StreamWriter) Send(ctx context.Context, b *buf.Buf) error {
 	first := w.push(b, n)
 	st.mu.Unlock()
 	if first {
-		st.session.wake(ctx)
+		st.session.cfg.Workers.streams.soon(st.session)
 	}
 	return nil
 }
@@ -254,20 +299,41 @@ func (w *StreamWriter) push(b *buf.Buf, n int) (first bool) {
 	w.queued += len(b.B)
 	st.queued += len(b.B)
 	if last := len(w.queue) - 1; last >= w.head && len(b.B) <= joinedChunk && len(w.queue[last].buf.B) < streamShare {
-		w.queue[last].buf.Append(b.B)
-		w.queue[last].payload += n
-		b.Release()
+		w.queue[last].join(b, n)
 	} else {
-		w.queue = append(w.queue, streamPiece{b, n})
+		w.queue = append(compacted(w.queue, &w.head), streamPiece{buf: b, payload: n})
 	}
 	if w.next != nil {
-		return false
+		return n == 0 && st.credit <= 0
 	}
-	return st.join(w)
+	return st.join(w) || n == 0 && st.credit <= 0
+}
+
+// join adds a packet, of which n bytes count for the credit, and takes b.
+func (p *streamPiece) join(b *buf.Buf, n int) {
+	if p.frames == nil {
+		p.frames = []frame{{len(p.buf.B), p.payload}}
+	}
+	p.buf.Append(b.B)
+	p.frames = append(p.frames, frame{len(p.buf.B), n})
+	p.payload += n
+	b.Release()
+}
+
+// compacted returns the queue, with what waits at its start when most of it is behind head.
+func compacted[T any](queue []T, head *int) []T {
+	if *head < keptPieces || *head < len(queue)/2 {
+		return queue
+	}
+	n := copy(queue, queue[*head:])
+	clear(queue[n:])
+	*head = 0
+	return queue[:n]
 }
 
 // join gives a stream its turns, and reports whether there was none that had.
 func (st *streams) join(w *StreamWriter) (first bool) {
+	st.turns++
 	if st.turn == nil {
 		w.next, w.prev = w, w
 		st.turn = w
@@ -291,7 +357,8 @@ func (st *streams) leave(w *StreamWriter) {
 			st.turn = w.next
 		}
 	}
-	w.next, w.prev, w.share = nil, nil, 0
+	st.turns--
+	w.next, w.prev, w.share = nil, nil, min(w.share, 0) // who has taken more than its share owes it
 }
 
 // collect appends what streams send in the next write to dst, about limit bytes of it, each
@@ -300,34 +367,47 @@ func (st *streams) leave(w *StreamWriter) {
 func (st *streams) collect(dst [][]byte, written []*buf.Buf, limit int) ([][]byte, []*buf.Buf) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	for size := 0; size < limit && st.turn != nil; {
+	// What announces a stream was queued before its first chunk, and must not come after it
+	// (protocol section 8.4).
+	announced := st.session.queue.isEmpty()
+	for size, passed := 0, 0; size < limit && passed < st.turns; {
 		w := st.turn
+		if !announced && !w.begun {
+			st.turn = w.next
+			passed++
+			continue
+		}
 		if w.share <= 0 {
 			w.share += streamShare
 		}
+		sent := size
 		for size < limit && w.share > 0 && w.head < len(w.queue) {
-			p := w.queue[w.head]
-			if p.payload > 0 && st.credits && st.credit <= 0 {
-				return dst, written
+			p, ok := w.pop()
+			if !ok {
+				break
 			}
-			w.queue[w.head] = streamPiece{}
-			w.head++
-			n := len(p.buf.B)
+			n := len(p.bytes())
 			w.share -= n
 			w.queued -= n
 			st.queued -= n
 			st.credit -= int64(p.payload)
 			size += n
-			dst, written = append(dst, p.buf.B), append(written, p.buf)
+			dst, written = append(dst, p.bytes()), append(written, p.buf)
 		}
-		if w.head == len(w.queue) {
+		if passed++; size > sent {
+			passed, w.begun = 0, true
+		} else if w.share <= 0 {
+			passed = 0 // it will have its turn
+		}
+		switch {
+		case w.head == len(w.queue):
 			w.queue, w.head = w.queue[:0], 0
 			st.leave(w)
 			if w.closed {
 				w.endLocked(nil)
 				continue
 			}
-		} else if w.share <= 0 {
+		case w.share <= 0 || size == sent:
 			st.turn = w.next
 		}
 		if w.hasRoom() {
@@ -335,6 +415,30 @@ func (st *streams) collect(dst [][]byte, written []*buf.Buf, limit int) ([][]byt
 		}
 	}
 	return dst, written
+}
+
+// pop takes out what is to be sent next, and reports false if there is no credit for it. mu is
+// held.
+func (w *StreamWriter) pop() (p streamPiece, ok bool) {
+	st, first := w.streams, &w.queue[w.head]
+	needs := first.payload
+	if first.frames != nil {
+		needs = first.frames[0].payload
+	}
+	switch {
+	case !st.credits:
+	case needs > 0 && st.credit <= 0:
+		return streamPiece{}, false
+	case first.frames != nil && int64(first.payload) > st.credit:
+		if p = first.split(st.credit); first.buf != nil {
+			return p, true
+		}
+		w.head++
+		return p, true
+	}
+	p, *first = *first, streamPiece{}
+	w.head++
+	return p, true
 }
 
 // endLocked ends the stream: nothing more is sent. mu is held.
@@ -359,8 +463,13 @@ func (w *StreamWriter) endLocked(err error) {
 func (st *streams) cancelled(id uint32, reason string) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if w := st.writers[id]; w != nil {
+	w := st.writers[id]
+	switch {
+	case st.err != nil:
+	case w != nil:
 		w.endLocked(&StreamError{Message: reason, Remote: true})
+	case !st.session.owns(id):
+		st.unwanted.add(id) // the CANCEL may have overtaken what announces the stream
 	}
 }
 
@@ -370,10 +479,9 @@ func (st *streams) credited(id uint32, n int64) {
 	w := st.writers[id]
 	kick := false
 	switch {
+	case !st.credits || st.err != nil:
 	case id == 0 && st.credit+n > maxCredit:
-		st.mu.Unlock()
-		st.session.link.CloseWith(closeProtocol, "too much credit")
-		return
+		st.broken(closeProtocol, "too much credit")
 	case id == 0:
 		kick = st.credit <= 0 && st.turn != nil
 		st.credit += n
@@ -390,6 +498,5 @@ func (st *streams) credited(id uint32, n int64) {
 			w.signal()
 		}
 	}
-	st.mu.Unlock()
-	st.kick(kick)
+	st.unlock(kick)
 }

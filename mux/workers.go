@@ -28,7 +28,8 @@ type Workers struct {
 	maxBytes int64
 	bytes    atomic.Int64 // of the payloads of the requests being served
 
-	flush flusher
+	flush   flusher // of events
+	streams flusher
 
 	mu      sync.Mutex
 	running []*block    // watched blocks; guarded by mu
@@ -127,6 +128,7 @@ func (w *Workers) Close(timeout time.Duration) error {
 	}
 	w.mu.Unlock()
 	w.flush.close()
+	w.streams.close()
 	if timeout <= 0 {
 		w.pool.Release()
 		return nil

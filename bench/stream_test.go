@@ -1,0 +1,203 @@
+package bench
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"testing"
+
+	"github.com/d-e-v-grid/netron/codec"
+	"github.com/d-e-v-grid/netron/engine"
+	"github.com/d-e-v-grid/netron/mux"
+)
+
+// BenchmarkStream measures streams of binary chunks over a connection on the loopback
+// interface, below rpc: in each direction, with each driver on both sides, and the copy over
+// plain TCP beside it, by writes of several sizes.
+func BenchmarkStream(b *testing.B) {
+	for _, size := range []int{1 << 10, 64 << 10, 256 << 10} {
+		for _, driver := range []engine.Driver{engine.DriverEpoll, engine.DriverStd} {
+			for _, up := range []bool{true, false} {
+				direction := map[bool]string{true: "up", false: "down"}[up]
+				b.Run(fmt.Sprintf("%dKiB/%v/%s", size>>10, driver, direction), func(b *testing.B) {
+					client, server := streamSessions(b, driver)
+					if up {
+						pumpChunks(b, client, server, size)
+					} else {
+						pumpChunks(b, server, client, size)
+					}
+				})
+			}
+		}
+	}
+	for _, size := range []int{32 << 10, 60 << 10, 256 << 10} {
+		b.Run(fmt.Sprintf("TCP/%dKiB", size>>10), func(b *testing.B) { copyTCP(b, size) })
+	}
+}
+
+// pumpChunks sends b.N chunks from one session to the other.
+func pumpChunks(b *testing.B, from, to *mux.Session, size int) {
+	w, err := from.NewWriter(true)
+	if err != nil {
+		b.Fatal(err)
+	}
+	r, err := to.ReaderFor(w.ID(), true)
+	if err != nil {
+		b.Fatal(err)
+	}
+	data := make([]byte, size)
+	b.SetBytes(int64(size))
+	b.ReportAllocs()
+	b.ResetTimer()
+	sent := make(chan error, 1)
+	go func() {
+		for range b.N {
+			buf := w.Begin(size + 5)
+			buf.B = codec.AppendBytes(buf.B, data)
+			if err := w.Send(context.Background(), buf); err != nil {
+				sent <- err
+				return
+			}
+		}
+		w.Close()
+		sent <- nil
+	}()
+	got := 0
+	for {
+		p, err := r.Next(context.Background())
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+		got += len(p)
+	}
+	if err := <-sent; err != nil {
+		b.Fatal(err)
+	}
+	if got < b.N*size {
+		b.Fatalf("%d bytes came, want %d", got, b.N*size)
+	}
+}
+
+// streamSessions returns the two ends of a connection.
+func streamSessions(b *testing.B, driver engine.Driver) (client, server *mux.Session) {
+	b.Helper()
+	workers, err := mux.NewWorkers(0, 0, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	config := func(id string, connector bool) mux.Config {
+		return mux.Config{
+			LocalID: id, Connector: connector, Workers: workers,
+			Features: []string{mux.FeatureCancel, mux.FeatureCredit},
+			Streams:  &mux.StreamConfig{Packets: benchPackets{}},
+			Hint:     mux.Hint{Netron: true},
+			Serve:    func(r *mux.Request, dst []byte) ([]byte, bool) { return append(dst, r.Payload...), false },
+		}
+	}
+	accepted := make(chan *mux.Session, 1)
+	s := engine.NewServer(engine.Config{Driver: driver}, func(c *engine.Conn) {
+		session := mux.NewSession(c, config("server", false))
+		c.Start(session)
+		session.Begin()
+		accepted <- session
+	})
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(ln) }()
+	c, err := engine.Dial(b.Context(), "ws://"+ln.Addr().String(), &engine.DialConfig{Config: engine.Config{Driver: driver}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	client = mux.NewSession(c, config("client", true))
+	c.Start(client)
+	client.Begin()
+	server = <-accepted
+	for _, session := range []*mux.Session{client, server} {
+		if _, err := session.WaitReady(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.Cleanup(func() {
+		client.Close(1000, "")
+		<-client.Done()
+		<-server.Done()
+		s.Close()
+		<-served
+		if err := workers.Close(0); err != nil {
+			b.Error(err)
+		}
+	})
+	return client, server
+}
+
+// copyTCP sends b.N pieces over plain TCP.
+func copyTCP(b *testing.B, size int) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		c, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		data := make([]byte, size)
+		for range b.N {
+			if _, err := c.Write(data); err != nil {
+				return
+			}
+		}
+	}()
+	c, err := ln.Accept()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	b.SetBytes(int64(size))
+	b.ResetTimer()
+	data := make([]byte, 256<<10)
+	for got := 0; got < b.N*size; {
+		n, err := c.Read(data)
+		if err != nil {
+			b.Fatal(err)
+		}
+		got += n
+	}
+}
+
+// benchPackets encodes what packets about streams say, for two ends that trust each other.
+type benchPackets struct{}
+
+func (benchPackets) AppendFailure(dst []byte, id uint32, s string) []byte {
+	return append(binary.BigEndian.AppendUint32(dst, id), s...)
+}
+
+func (benchPackets) ParseFailure(p []byte) (uint32, string, bool) {
+	return binary.BigEndian.Uint32(p), string(p[4:]), true
+}
+
+func (p benchPackets) AppendCancel(dst []byte, id uint32, s string) []byte {
+	return p.AppendFailure(dst, id, s)
+}
+func (p benchPackets) ParseCancel(b []byte) (uint32, string, bool) { return p.ParseFailure(b) }
+
+func (benchPackets) AppendCredit(dst []byte, id, n uint32) []byte {
+	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(dst, id), n)
+}
+
+func (benchPackets) ParseCredit(p []byte) (id, n uint32, ok bool) {
+	return binary.BigEndian.Uint32(p), binary.BigEndian.Uint32(p[4:]), true
+}
+
+func (benchPackets) IsNothing(p []byte) bool { return len(p) == 1 && p[0] == 0xc0 }
