@@ -173,6 +173,9 @@ func Query[T any](ctx context.Context, p *Peer, qualified string) (*T, error) {
 	return rpc.Query[T](ctx, p, qualified)
 }
 
+// Release gives the service of a client back. See [rpc.Release].
+func Release(ctx context.Context, client any) error { return rpc.Release(ctx, client) }
+
 // QueryPool asks all peers of a pool for a service. See [rpc.QueryPool].
 func QueryPool[T any](ctx context.Context, p *Pool, qualified string) (*PoolClient[T], error) {
 	return rpc.QueryPool[T](ctx, p, qualified)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -317,11 +318,11 @@ func TestStreamWindowGrowth(t *testing.T) {
 // pausingConn is a link that can stop reading.
 type pausingConn struct {
 	*testConn
-	pauses, resumes int
+	pauses, resumes atomic.Int32
 }
 
-func (c *pausingConn) PauseReading()  { c.pauses++ }
-func (c *pausingConn) ResumeReading() { c.resumes++ }
+func (c *pausingConn) PauseReading()  { c.pauses.Add(1) }
+func (c *pausingConn) ResumeReading() { c.resumes.Add(1) }
 
 // TestStreamWithoutCredit checks what becomes of a peer that sends more than is read, and cannot
 // be told.
@@ -331,10 +332,10 @@ func TestStreamWithoutCredit(t *testing.T) {
 		defer c.end()
 		link := &pausingConn{testConn: c.testConn}
 		c.session.link = link
-		wantPauses := func(why string, pauses, resumes int) {
+		wantPauses := func(why string, pauses, resumes int32) {
 			t.Helper()
-			if link.pauses != pauses || link.resumes != resumes {
-				t.Errorf("%s: %d pauses, %d ends of them, want %d, %d", why, link.pauses, link.resumes, pauses, resumes)
+			if p, r := link.pauses.Load(), link.resumes.Load(); p != pauses || r != resumes {
+				t.Errorf("%s: %d pauses, %d ends of them, want %d, %d", why, p, r, pauses, resumes)
 			}
 		}
 		long := strings.Repeat("x", 600)

@@ -88,6 +88,15 @@ func (r *Request) Service() string {
 // Member returns the name of the method, the property or the task.
 func (r *Request) Member() string { return r.member }
 
+// Header returns the headers that the request carries; ctx is the one that came with it. They
+// must not be changed: who sends adds to them by [WithHeader].
+func (r *Request) Header(ctx context.Context) Header {
+	if r.client {
+		return outgoing(ctx)
+	}
+	return HeaderFrom(ctx)
+}
+
 // Len returns the number of arguments.
 func (r *Request) Len() int { return r.count }
 

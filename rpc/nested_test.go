@@ -562,3 +562,105 @@ func TestRelay(t *testing.T) {
 	wantEmpty(t, middle, "the peer has gone")
 	wantEmpty(t, up.far, "the peer of the middle has gone")
 }
+
+// TestRelease gives back services by whatever holds them.
+func TestRelease(t *testing.T) {
+	ctx := t.Context()
+	l := link(t, newEndpoint(t, Config{}), newEndpoint(t, Config{}))
+	if err := l.far.Expose("tree", &tree{depth: 1}); err != nil {
+		t.Fatal(err)
+	}
+	root, err := l.peer.Service(ctx, "tree")
+	if err != nil {
+		t.Fatal(err)
+	}
+	type treeClient struct {
+		Depth   func(context.Context) (int, error)
+		Service *Stub
+	}
+	var stub *Stub
+	if err := root.Call(ctx, "child", &stub, 5); err != nil {
+		t.Fatal(err)
+	}
+	parent, err := Query[struct {
+		Child func(context.Context, int) (*treeClient, error)
+	}](ctx, l.peer, "tree")
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := parent.Child(ctx, 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, what := range map[string]any{"stub": stub, "client": client} {
+		for range 2 {
+			if err := Release(ctx, what); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	if _, err := client.Depth(ctx); CodeOf(err) != FailedPrecondition {
+		t.Errorf("a call of what was released: %v", err)
+	}
+	wantEmpty(t, l.far, "all was released")
+	for name, what := range map[string]any{"nil stub": (*Stub)(nil), "nil client": (*treeClient)(nil), "client of nothing": &treeClient{}} {
+		if err := Release(ctx, what); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, what := range map[string]any{"nil": nil, "no client": 5, "no stub": &struct{ A int }{}, "no pointer": treeClient{Service: stub}} {
+		if err := Release(ctx, what); CodeOf(err) != InvalidArgument {
+			t.Errorf("%s: %v, want invalid_argument", name, err)
+		}
+	}
+}
+
+// TestRelayMeta checks what goes on with a request to another peer, and what does not.
+func TestRelayMeta(t *testing.T) {
+	ctx := t.Context()
+	hub := newEndpoint(t, Config{ID: "hub", MaxExposedServices: 1})
+	owner := link(t, newEndpoint(t, Config{ID: "owner"}), hub)
+	user := link(t, newEndpoint(t, Config{ID: "user"}), hub)
+	began, ended := make(chan Header, 1), make(chan error, 1)
+	s := NewService("far", "1.0.0")
+	Handle(s, "look", func(ctx context.Context, wait *struct{ Wait bool }) (bool, error) {
+		began <- HeaderFrom(ctx)
+		_, limited := ctx.Deadline()
+		if wait.Wait {
+			<-ctx.Done()
+			ended <- ctx.Err()
+		}
+		return limited, nil
+	})
+	if err := owner.peer.Publish(ctx, s); err != nil {
+		t.Fatal(err)
+	}
+	far, err := user.peer.Service(ctx, "far")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	traced := WithHeader(WithHeader(ctx, TraceParent, trace), "authorization", "secret")
+	limited, cancel := context.WithTimeout(traced, time.Hour)
+	defer cancel()
+	for want, ctx := range map[bool]context.Context{false: traced, true: limited} {
+		var got bool
+		if err := far.Call(ctx, "look", &got, false); err != nil || got != want {
+			t.Errorf("the owner sees a deadline: %v, %v, want %v", got, err, want)
+		}
+		if h := <-began; len(h) != 1 || h[TraceParent] != trace {
+			t.Errorf("the owner sees the headers %v, want the trace alone", h)
+		}
+	}
+	given, giveUp := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() { done <- far.Call(given, "look", nil, true) }()
+	<-began
+	giveUp()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("the call ends with %v", err)
+	}
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("the handler of the owner ends with %v", err)
+	}
+}

@@ -50,6 +50,9 @@ func (e *Endpoint) runExposeService(ctx context.Context, raw *codec.Raw) (*codec
 	if err := codec.UnmarshalLimits(*raw, &meta, e.cfg.Limits); err != nil {
 		return nil, argumentError(taskExposeService, 0, err)
 	}
+	if n := len(meta.Methods) + len(meta.Properties); n > maxExposedMembers {
+		return nil, Errorf(ResourceExhausted, "a service with %d members, limit %d", n, maxExposedMembers)
+	}
 	meta.Extra = nil
 	name, version, err := parseServiceName(joinName(meta.Name, meta.Version))
 	if err != nil || name != meta.Name || version != meta.Version {
@@ -88,6 +91,9 @@ func (c *conn) addExposed(e *entry) error {
 	h.theirs[e.service.QualifiedName()] = e
 	return nil
 }
+
+// maxExposedMembers limits the members of a service that a peer exposes here.
+const maxExposedMembers = 1000
 
 // runUnexposeService takes out what the peer has exposed, and returns the id of its
 // definition.

@@ -55,6 +55,31 @@ func Query[T any](ctx context.Context, p *Peer, qualified string) (*T, error) {
 	return client, nil
 }
 
+// Release gives the service of a client back, see [Stub.Release]: client is a *[Stub], or a
+// pointer to a struct that [Query] or a method has filled in. A struct needs an exported field
+// of type *Stub, which holds the service; one without is an error of code
+// [InvalidArgument]. A nil client, and one without a service, is nothing to release.
+func Release(ctx context.Context, client any) error {
+	if s, ok := client.(*Stub); ok {
+		if s == nil {
+			return nil
+		}
+		return s.Release(ctx)
+	}
+	v := reflect.ValueOf(client)
+	if v.Kind() == reflect.Pointer && v.Type().Elem().Kind() == reflect.Struct {
+		if v.IsNil() {
+			return nil
+		}
+		for i := range v.Elem().NumField() {
+			if field := v.Elem().Type().Field(i); field.IsExported() && field.Type == stubType {
+				return Release(ctx, v.Elem().Field(i).Interface())
+			}
+		}
+	}
+	return Errorf(InvalidArgument, "rpc: release %T: it has no exported field of type *Stub", client)
+}
+
 // bind fills a client struct in.
 func (s *Stub) bind(client reflect.Value) error {
 	t := client.Type()

@@ -36,13 +36,17 @@ func newRelay(stub *Stub) *Service {
 }
 
 // relayTo returns the invoke of a member that passes the encoded arguments on, and the
-// answer back. Neither is decoded, except for services, which have other ids on the
+// answer back. The deadline, the end and the trace of the request go on with it; other
+// headers, which may be meant for this side alone, do not. Neither is decoded, except for services, which have other ids on the
 // other side.
 func (s *Stub) relayTo(op Op, member string) invokeFunc {
 	return func(ctx context.Context, args []byte, n int, lim codec.Limits, dst []byte) ([]byte, error) {
 		translated, err := s.translate(ctx, member, args, n, lim)
 		if err != nil {
 			return dst, err
+		}
+		if trace, ok := HeaderFrom(ctx)[TraceParent]; ok {
+			ctx = WithHeader(ctx, TraceParent, trace)
 		}
 		send := s.peer.clientChain()
 		if send == nil {
