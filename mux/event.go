@@ -234,6 +234,7 @@ func (s *Session) SendEvent(ctx context.Context, e *Event, o Overflow, patience 
 			return &LostError{Cause: s.err}
 		case box.hasRoom(&s.cfg, e):
 		case o == Disconnect:
+			box.dropped.Add(1)
 			box.mu.Unlock()
 			s.link.CloseWith(closePolicy, "events are not being read")
 			return ErrDropped
@@ -326,7 +327,7 @@ func (s *Session) queueEvent(o *outbox, e *Event) {
 	}
 	p := o.piece(need)
 	if p.buf == nil {
-		p.buf = buf.Get(max(o.last, need))
+		p.buf = buf.Get(o.room(need))
 	}
 	start := len(p.buf.B)
 	s.frameEvent(p.buf, e)
@@ -345,6 +346,19 @@ func (o *outbox) piece(need int) *piece {
 	p, _ := pooledPieces.Get().(*piece)
 	o.pieces = append(o.pieces, p)
 	return p
+}
+
+// room returns how much room the last piece, which is empty, should begin with, at least need
+// bytes: as much as the last one had if it is the only one, or behind one that is full. Others
+// stay small, between large events or losses. mu is held.
+func (o *outbox) room(need int) int {
+	if n := len(o.pieces); n-o.head > 1 {
+		before := o.pieces[n-2]
+		if before.buf == nil || len(before.buf.B)+need <= eventShare {
+			return need
+		}
+	}
+	return max(o.last, need)
 }
 
 // frameEvent appends the packet of an event to b.
@@ -486,9 +500,21 @@ func (o *outbox) take(limit int) {
 	}
 }
 
-// collectEvents appends events of about [eventShare] bytes to dst.
+// collectEvents appends events of about [eventShare] bytes to dst. It appends nothing only
+// when there is nothing left: losses of which a peer cannot be told are passed over.
 func (s *Session) collectEvents(o *outbox, dst [][]byte) [][]byte {
-	o.take(eventShare)
+	for n := len(dst); len(dst) == n; {
+		o.take(eventShare)
+		if len(o.taken) == 0 {
+			break
+		}
+		dst = s.collectTaken(o, dst)
+	}
+	return dst
+}
+
+// collectTaken appends what was taken.
+func (s *Session) collectTaken(o *outbox, dst [][]byte) [][]byte {
 	for i, p := range o.taken {
 		o.taken[i] = nil
 		sent := p.events()

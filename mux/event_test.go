@@ -410,6 +410,70 @@ func sorted(list []entry) []entry {
 	return list
 }
 
+// TestEventsAfterUntoldLosses checks that a session whose peer cannot be told of losses goes
+// on behind them.
+func TestEventsAfterUntoldLosses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tc := newTestConn(t, Config{MaxEvents: 4})
+		defer tc.end()
+		tc.next("the id")
+		tc.writeText(`{"type":"client-id","id":"x"}`)
+		synctest.Wait()
+		large := MakeEvent("a", make([]byte, eventShare), 1, []byte("\x92\xa4emit"))
+		for round := range 3 {
+			tc.hold()
+			dropped := 0
+			for range 6 {
+				if tc.session.SendEvent(t.Context(), &large, DropNewest, 0) != nil {
+					dropped++
+				}
+			}
+			if dropped != 2 {
+				t.Fatalf("%d events were dropped, want 2", dropped)
+			}
+			tc.release()
+			for range 4 {
+				tc.next("an event")
+			}
+			if err := emit(t.Context(), tc.session, "b", DropNewest, 0); err != nil {
+				t.Fatal(err)
+			}
+			tc.next("an event behind the losses")
+			tc.wantIdle("then")
+			if got := tc.session.Stats(); got.EventsWaiting != 0 || got.EventsDropped != uint64(2*(round+1)) || got.EventsSent != uint64(5*(round+1)) {
+				t.Errorf("Stats = %+v", got)
+			}
+		}
+	})
+}
+
+// TestOutboxMemory checks that what waits takes about the memory that is counted, however large
+// and small events alternate.
+func TestOutboxMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tc := newSubscriber(t, Config{})
+		defer tc.end()
+		synctest.Wait()
+		box := &outbox{last: eventShare}
+		large := MakeEvent("a", make([]byte, CopiedEvent+1), 1, nil)
+		room := 0
+		for range 1000 {
+			tc.session.queueEvent(box, &large)
+			tc.session.queueEvent(box, testEvent("a"))
+			box.dropNewest(testEvent("b"))
+			tc.session.queueEvent(box, testEvent("a"))
+		}
+		for _, p := range box.pieces {
+			if p.buf != nil {
+				room += cap(p.buf.B)
+			}
+		}
+		if room > box.bytes+eventShare {
+			t.Errorf("%d bytes of events take %d bytes of buffers", box.bytes, room)
+		}
+	})
+}
+
 // TestLossesInOneWrite checks that notices of losses count for the size of a write.
 func TestLossesInOneWrite(t *testing.T) {
 	box := &outbox{}

@@ -135,10 +135,15 @@ type Stats struct {
 	Unknown     uint64 // packets dropped because their type is unknown or not expected
 	IgnoredText uint64 // text messages after the handshake
 	Cancels     uint64 // requests that the peer gave up
+
+	EventsSent    uint64 // events handed to the link, notices of losses included
+	EventsDropped uint64 // events given up, since the peer read too slowly or the session ended
+	EventsWaiting int    // events that wait to be sent, now
 }
 
 // Stats returns what the session has counted.
 func (s *Session) Stats() Stats {
+	events := s.EventStats()
 	return Stats{
 		Requests:    s.stats.requests.Load(),
 		Events:      s.stats.events.Load(),
@@ -149,5 +154,9 @@ func (s *Session) Stats() Stats {
 		Unknown:     s.stats.unknown.Load(),
 		IgnoredText: s.stats.ignoredText.Load(),
 		Cancels:     s.stats.cancels.Load(),
+
+		EventsSent:    events.Sent,
+		EventsDropped: events.Dropped,
+		EventsWaiting: events.Waiting,
 	}
 }

@@ -177,8 +177,9 @@ func (e Emitter) EmitEvent(ctx context.Context, op Op, event Event) ([]any, erro
 }
 
 // LendEvent has handlers run one after another with an event that may be lent. Their
-// results are dropped, and their errors joined. They are those of the event's name, as [Bus.Interest] has found them, and
-// must know that the event is lent. Readers clone it.
+// results are dropped, and their errors joined. They are those of the event's name, as
+// [Bus.Interest] has found them. Inline handlers must know that the event is lent; on a bus
+// with middleware, or if others are among them, all get a clone. Readers clone it.
 func (e Emitter) LendEvent(ctx context.Context, to Interest, event Event) error {
 	b, r := e.bus, to.route
 	if !to.Any() {
@@ -190,7 +191,7 @@ func (e Emitter) LendEvent(ctx context.Context, to Interest, event Event) error 
 	defer b.leave()
 	if b.chain.Load() != nil || r.internal || r.payload || r.scratch || !r.inline {
 		e.rule = ruleAll
-		_, err := e.emitTo(ctx, r, call{op: OpSerial}, event)
+		_, err := e.emitTo(ctx, r, call{op: OpSerial}, event.Clone()) // not all of them know
 		return err
 	}
 	_, err := b.serial(ctx, r.handlers, &call{op: OpSerial, rule: ruleAll}, &event)
@@ -265,7 +266,7 @@ func (b *Bus) deliver(ctx context.Context, r *route, c *call, e *Event) (outcome
 		if err := b.addPayload(e); err != nil {
 			return outcome{}, err
 		}
-	case r.scratch && !e.isEncoded():
+	case r.scratch:
 		e.scratch, _ = pooledScratches.Get().(*Scratch)
 		defer e.scratch.end()
 	}

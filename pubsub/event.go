@@ -115,12 +115,13 @@ func (e Event) Clone() Event {
 	if p, ok := e.payload.(Lent); ok {
 		e.payload = p.Clone()
 	}
+	e.scratch = nil
 	return e
 }
 
-// Scratch returns what the handlers of the emission share, nil if there is nothing: because
-// the event is encoded already, or because the handlers do not run on one goroutine. It is good
-// until the handler returns.
+// Scratch returns what the handlers of the emission share, nil if there is nothing: because no
+// handler has asked for it, or because they do not run on one goroutine. It is good until the
+// handler returns.
 func (e Event) Scratch() *Scratch { return e.scratch }
 
 // isEncoded reports whether the event has a payload that is an encoding.

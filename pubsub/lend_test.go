@@ -98,6 +98,36 @@ func TestLendEventRunsAll(t *testing.T) {
 	}
 }
 
+// TestLendToTheUnknowing checks that handlers and middleware which do not know that events are
+// lent get clones.
+func TestLendToTheUnknowing(t *testing.T) {
+	for name, middleware := range map[string]bool{"a handler that is not inline": false, "middleware": true} {
+		t.Run(name, func(t *testing.T) {
+			b := newBus(t, Config{})
+			var kept []Event
+			keep := func(_ context.Context, e Event) (any, error) { kept = append(kept, e); return nil, nil }
+			subscribe(t, b, "a", keep, Inline())
+			if middleware {
+				b.Use(func(next Handler) Handler {
+					return func(ctx context.Context, e Event) (any, error) { kept = append(kept, e); return next(ctx, e) }
+				})
+			} else {
+				subscribe(t, b, "a", keep)
+			}
+			memory := &lentText{"first"}
+			if err := b.With().LendEvent(context.Background(), b.Interest("a"), NewEvent("a", memory)); err != nil || len(kept) != 2 {
+				t.Fatalf("LendEvent = %v, %d events", err, len(kept))
+			}
+			memory.text = "second"
+			for i, e := range kept {
+				if got := textOf(t, e); got != "first" {
+					t.Errorf("event %d has %q, want what was lent", i, got)
+				}
+			}
+		})
+	}
+}
+
 // TestInterestEnds checks that an interest knows when it is out of date.
 func TestInterestEnds(t *testing.T) {
 	b, other := newBus(t, Config{}), newBus(t, Config{})
@@ -130,8 +160,8 @@ func TestScratch(t *testing.T) {
 	b := newBus(t, Config{Payload: func([]any) Payload { return &lentText{"payload"} }})
 	n := 0
 	first := subscribe(t, b, "a", func(_ context.Context, e Event) (any, error) {
-		if s := e.Scratch(); s == nil || s.Filled {
-			t.Errorf("the first handler has the scratch %v, want an empty one", s)
+		if s := e.Scratch(); s == nil || s.Filled || e.Clone().Scratch() != nil {
+			t.Errorf("the first handler has the scratch %v, want an empty one, and none in clones", s)
 		} else {
 			s.Value, s.Filled = n, true
 		}

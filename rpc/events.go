@@ -34,8 +34,8 @@ type EventConfig struct {
 	MaxSubscriptions int
 
 	// WhenFull says what becomes of an event for a peer that reads too slowly. With
-	// [pubsub.Block] who emits waits up to BlockFor (default 1 s), and a peer that has used
-	// this up gets no further patience until it has read something. Default
+	// [pubsub.Block] who emits waits up to BlockFor (default 1 s) for each slow peer, and one
+	// that has used this up gets no further patience until it has read something. Default
 	// [pubsub.DropOldest]. Peers of this library are told what they have lost.
 	WhenFull pubsub.Policy
 	BlockFor time.Duration
@@ -214,6 +214,9 @@ const (
 	slabEvents = 32
 	slabBytes  = 4 << 10
 
+	// sharedEvent is the largest event that shares memory with others.
+	sharedEvent = slabBytes / 4
+
 	// keptScratch bounds the memory that stays for encoding.
 	keptScratch = 64 << 10
 
@@ -246,12 +249,19 @@ func (p *eventPool) begin(name string, n int) {
 
 // end returns the event, in memory of its own.
 func (p *eventPool) end(name string, n, limit int) (*mux.Event, error) {
-	if len(p.events) == cap(p.events) {
-		p.events = make([]mux.Event, 0, slabEvents)
-	}
-	event, err := p.make(name, p.bytes.keep(p.scratch), n, limit)
+	event, err := p.make(name, p.scratch, n, limit)
 	if err != nil {
 		return nil, err
+	}
+	if len(p.scratch) > sharedEvent { // it would be kept by its small neighbours
+		event, err = p.make(name, append([]byte(nil), p.scratch...), n, limit)
+		return &event, err
+	}
+	if event, err = p.make(name, p.bytes.keep(p.scratch), n, limit); err != nil {
+		return nil, err
+	}
+	if len(p.events) == cap(p.events) {
+		p.events = make([]mux.Event, 0, slabEvents)
 	}
 	p.events = append(p.events, event)
 	return &p.events[len(p.events)-1], nil
@@ -283,11 +293,8 @@ var emitHeads = func() (heads [8][]byte) {
 // slab is memory that small pieces of bytes share.
 type slab []byte
 
-// keep returns a copy of b.
+// keep returns a copy of b, which is at most [sharedEvent] bytes.
 func (s *slab) keep(b []byte) []byte {
-	if len(b) > slabBytes/4 {
-		return append([]byte(nil), b...)
-	}
 	if len(b) > cap(*s)-len(*s) {
 		*s = make([]byte, 0, slabBytes)
 	}
@@ -455,25 +462,24 @@ func (c *conn) forward(ctx context.Context, e pubsub.Event) (any, error) {
 // encodedEvent returns an event in encoded form, which all peers that get it share. It is
 // good until the handler returns, or longer if it is large.
 func (e *Endpoint) encodedEvent(event pubsub.Event) (*mux.Event, error) {
-	if s := event.Scratch(); s != nil {
-		if p, ok := s.Value.(*eventScratch); ok && s.Filled {
+	if p, ok := event.Payload().(encodable); ok {
+		return p.encoded(e, event.Name())
+	}
+	s := event.Scratch()
+	if s != nil && s.Filled {
+		if p, ok := s.Value.(*eventScratch); ok {
 			return p.event, nil
 		}
-		args, err := event.Args()
-		if err != nil {
-			return nil, err
-		}
+		s = nil // somebody else's
+	}
+	args, err := event.Args()
+	switch {
+	case err != nil:
+		return nil, err
+	case s != nil:
 		return e.shareEvent(s, event.Name(), args)
 	}
-	p, ok := event.Payload().(encodable)
-	if !ok {
-		args, err := event.Args()
-		if err != nil {
-			return nil, err
-		}
-		p = &argsPayload{args: args}
-	}
-	return p.encoded(e, event.Name())
+	return e.encodeEvent(event.Name(), args)
 }
 
 // forwardOwn is forward for patterns that may match what the endpoint says of itself, of

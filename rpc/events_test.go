@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -243,6 +244,102 @@ func TestEventsShareEncoding(t *testing.T) {
 			if encoded != 6 {
 				t.Errorf("6 events of %d bytes were encoded %d times", size, encoded)
 			}
+		}
+	})
+}
+
+// foreignPayload is an encoding that is none of this package.
+type foreignPayload struct{ arg countedText }
+
+func (p foreignPayload) Args() ([]any, error) { return []any{p.arg}, nil }
+func (p foreignPayload) Decode(...any) error  { return errors.ErrUnsupported }
+
+// TestForeignPayloads checks that events which came encoded by others are encoded once for all
+// peers, too, and that other users of the scratch do no harm.
+func TestForeignPayloads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &logBuffer{}
+		e := newEndpoint(t, Config{Logger: slog.New(slog.NewTextHandler(log, nil))})
+		var peers []*wirePeer
+		for range 3 {
+			w := joinWire(t, e, greetNetron, log)
+			w.task(1, taskSubscribe, "a")
+			w.wants("subscribe", "answer 1 undefined")
+			peers = append(peers, w)
+		}
+		encoded := 0
+		emit := func() {
+			t.Helper()
+			event := pubsub.NewEvent("a", foreignPayload{countedText{"x", &encoded}})
+			if _, err := e.Bus().With().EmitEvent(t.Context(), pubsub.OpParallel, event); err != nil {
+				t.Fatal(err)
+			}
+			for _, w := range peers {
+				w.wants("the event", "event [a x]")
+			}
+		}
+		if emit(); encoded != 1 {
+			t.Errorf("the event was encoded %d times", encoded)
+		}
+		if _, err := e.Bus().Subscribe("a", func(_ context.Context, e pubsub.Event) (any, error) {
+			if s := e.Scratch(); s != nil {
+				s.Value, s.Filled = "mine", true
+			}
+			return nil, nil
+		}, pubsub.Inline(), pubsub.WithScratch(), pubsub.Priority(1)); err != nil {
+			t.Fatal(err)
+		}
+		emit()
+	})
+}
+
+// TestLargeEventsStandAlone checks that a large event shares no memory with small ones, which
+// would keep it.
+func TestLargeEventsStandAlone(t *testing.T) {
+	var pool eventPool
+	var arrived arrivals
+	for _, size := range []int{10, sharedEvent + 100} {
+		if err := pool.encode("a", []any{strings.Repeat("x", size)}); err != nil {
+			t.Fatal(err)
+		}
+		if e, err := pool.end("a", 1, 1<<20); err != nil || e.Name() != "a" {
+			t.Fatalf("%v, %v", e, err)
+		}
+		arrived.keep(make([]byte, size), 1, &codec.Limits{})
+		if len(pool.events) != 1 || len(arrived.payloads) != 1 {
+			t.Errorf("after one of %d bytes %d events and %d payloads share memory, want the small one", size, len(pool.events), len(arrived.payloads))
+		}
+	}
+}
+
+// TestOwnEventsOfTwoKinds checks that a handler which hangs holds up no events of another kind,
+// and that events which are given up are logged.
+func TestOwnEventsOfTwoKinds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &logBuffer{}
+		e := newEndpoint(t, Config{Logger: slog.New(slog.NewTextHandler(log, nil))})
+		if _, err := e.Bus().Subscribe(eventConnect, func(ctx context.Context, _ pubsub.Event) (any, error) {
+			<-ctx.Done()
+			return nil, nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		exposed := 0
+		if _, err := e.Bus().Subscribe(eventExpose, func(context.Context, pubsub.Event) (any, error) { exposed++; return nil, nil }); err != nil {
+			t.Fatal(err)
+		}
+		for range maxOwnEvents + 10 {
+			e.tell(eventConnect, PeerEvent{})
+		}
+		if err := e.Expose("sample", &sample{}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if exposed != 1 {
+			t.Errorf("the service was told of %d times, want once, and at once", exposed)
+		}
+		if n := strings.Count(log.String(), "too slow for the node's own events"); n != 1 {
+			t.Errorf("dropped events were logged %d times, want once", n)
 		}
 	})
 }

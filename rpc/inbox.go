@@ -711,6 +711,9 @@ func (a *arrivals) end() {
 
 // keep returns a payload that holds a copy of encoded arguments.
 func (a *arrivals) keep(args []byte, n int, lim *codec.Limits) *wirePayload {
+	if len(args) > sharedEvent { // it would be kept by its small neighbours
+		return &wirePayload{raw: append([]byte(nil), args...), count: n, limits: lim}
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.payloads) == cap(a.payloads) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,17 +24,24 @@ const (
 	// are left behind.
 	ownEventTime = 5 * time.Second
 
-	// maxOwnEvents bounds the events about itself that an endpoint has not emitted yet. Of
-	// more the oldest are dropped.
+	// maxOwnEvents bounds the events about itself of one kind that an endpoint has not emitted
+	// yet. Of more the oldest are dropped.
 	maxOwnEvents = 1024
 )
 
-// ownEvents emits the events of an endpoint about itself in their order, on a goroutine
-// that lasts as long as there are some, so that nobody waits for the handlers.
+// ownEvents emits the events of an endpoint about itself: those of services and those of
+// peers apart, each in their order, on goroutines that last as long as there are some. So
+// nobody waits for the handlers, and those of one kind not for those of the other.
 type ownEvents struct {
-	mu      sync.Mutex
-	queue   []ownEvent // guarded by mu
-	running bool       // guarded by mu
+	mu    sync.Mutex
+	kinds map[string]*ownQueue // by what is before the colon; guarded by mu
+}
+
+// ownQueue is the events of a kind that wait. It is guarded by the mu of [ownEvents].
+type ownQueue struct {
+	events  []ownEvent
+	running bool
+	dropped int // since it was empty
 }
 
 type ownEvent struct {
@@ -66,29 +74,41 @@ func (e *Endpoint) tell(name string, arg any) {
 	if !e.bus.HasHandlers(name) {
 		return
 	}
+	kind, _, _ := strings.Cut(name, ":")
 	o := &e.own
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.queue) >= maxOwnEvents {
-		o.queue = slices.Delete(o.queue, 0, 1)
+	q := o.kinds[kind]
+	if q == nil {
+		q = &ownQueue{}
+		if o.kinds == nil {
+			o.kinds = make(map[string]*ownQueue)
+		}
+		o.kinds[kind] = q
 	}
-	o.queue = append(o.queue, ownEvent{name, arg})
-	if !o.running {
-		o.running = e.begin(e.emitOwn)
+	if len(q.events) >= maxOwnEvents {
+		q.events = slices.Delete(q.events, 0, 1)
+		if q.dropped++; q.dropped == 1 {
+			e.cfg.logger().Warn("netron: handlers are too slow for the node's own events, the oldest are dropped", "event", name)
+		}
+	}
+	q.events = append(q.events, ownEvent{name, arg})
+	if !q.running {
+		q.running = e.begin(func() { e.emitOwn(q) })
 	}
 }
 
-func (e *Endpoint) emitOwn() {
+func (e *Endpoint) emitOwn(q *ownQueue) {
 	o := &e.own
 	for {
 		o.mu.Lock()
-		if len(o.queue) == 0 {
-			o.running = false
+		if len(q.events) == 0 {
+			q.running, q.dropped = false, 0
 			o.mu.Unlock()
 			return
 		}
-		next := o.queue[0]
-		o.queue = slices.Delete(o.queue, 0, 1)
+		next := q.events[0]
+		q.events = slices.Delete(q.events, 0, 1)
 		o.mu.Unlock()
 		ctx, cancel := context.WithTimeout(e.ctx, ownEventTime)
 		if _, err := e.emitter.EmitParallel(ctx, next.name, next.arg); err != nil && !errors.Is(err, pubsub.ErrClosed) {

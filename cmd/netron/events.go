@@ -47,10 +47,14 @@ func runSub(ctx context.Context, e *env, args []string) error {
 	pass := func(ctx context.Context, event pubsub.Event) (any, error) {
 		return bus.With().EmitEvent(ctx, pubsub.OpSerial, event)
 	}
+	var missed lossCounter
+	defer missed.print(e)
 	for _, pattern := range flags.Args()[1:] {
-		if err := subscribe(ctx, peer, pattern, pass, *timeout); err != nil {
+		sub, err := subscribe(ctx, peer, pattern, pass, *timeout)
+		if err != nil {
 			return describe(err)
 		}
+		missed.of = append(missed.of, lossOf{pattern: pattern, sub: sub})
 	}
 	fmt.Fprintf(e.stderr, "subscribed to %s\n", strings.Join(flags.Args()[1:], " "))
 	for n := 0; *count == 0 || n < *count; {
@@ -65,6 +69,7 @@ func runSub(ctx context.Context, e *env, args []string) error {
 		case err != nil:
 			return err
 		}
+		missed.print(e)
 		if err := printEvent(e, event); err != nil {
 			return err
 		}
@@ -73,11 +78,30 @@ func runSub(ctx context.Context, e *env, args []string) error {
 	return nil
 }
 
-func subscribe(ctx context.Context, peer *netron.Peer, pattern string, handler pubsub.Handler, timeout time.Duration) error {
+func subscribe(ctx context.Context, peer *netron.Peer, pattern string, handler pubsub.Handler, timeout time.Duration) (*netron.PeerSubscription, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	_, err := peer.Subscribe(ctx, pattern, handler, netron.SubscribeInline())
-	return err
+	return peer.Subscribe(ctx, pattern, handler, netron.SubscribeInline())
+}
+
+// lossCounter tells of the events that the peer has not sent.
+type lossCounter struct{ of []lossOf }
+
+// lossOf is what a subscription has lost, of which told has been printed.
+type lossOf struct {
+	pattern string
+	sub     *netron.PeerSubscription
+	told    uint64
+}
+
+func (c *lossCounter) print(e *env) {
+	for i := range c.of {
+		l := &c.of[i]
+		if lost := l.sub.Lost(); lost > l.told {
+			fmt.Fprintf(e.stderr, "the peer has not sent %d events of %s\n", lost-l.told, l.pattern)
+			l.told = lost
+		}
+	}
 }
 
 func printEvent(e *env, event pubsub.Event) error {
