@@ -101,14 +101,16 @@ const (
 
 // The reasons why a peer came into a state. More may be added. See [rpc.Reason].
 const (
-	ReasonDialled      = rpc.ReasonDialled
-	ReasonReady        = rpc.ReasonReady
-	ReasonLost         = rpc.ReasonLost
-	ReasonClosedByPeer = rpc.ReasonClosedByPeer
-	ReasonGoingAway    = rpc.ReasonGoingAway
-	ReasonDialFailed   = rpc.ReasonDialFailed
-	ReasonClosed       = rpc.ReasonClosed
-	ReasonExhausted    = rpc.ReasonExhausted
+	ReasonDialled       = rpc.ReasonDialled
+	ReasonReady         = rpc.ReasonReady
+	ReasonLost          = rpc.ReasonLost
+	ReasonClosedByPeer  = rpc.ReasonClosedByPeer
+	ReasonGoingAway     = rpc.ReasonGoingAway
+	ReasonDialFailed    = rpc.ReasonDialFailed
+	ReasonClosed        = rpc.ReasonClosed
+	ReasonExhausted     = rpc.ReasonExhausted
+	ReasonPublishFailed = rpc.ReasonPublishFailed
+	ReasonPublished     = rpc.ReasonPublished
 )
 
 // The operations that a [Request] may want. See [rpc.Op].

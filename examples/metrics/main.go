@@ -1,5 +1,5 @@
-// Command metrics counts and times requests by middleware, and shows the figures in the
-// text format of Prometheus, beside a check of health.
+// Command metrics counts and times requests, and shows the figures in the text format of
+// Prometheus, beside checks whether the server lives and whether it takes new peers.
 package main
 
 import (
@@ -17,10 +17,9 @@ import (
 	"time"
 
 	"github.com/d-e-v-grid/netron"
-	"github.com/d-e-v-grid/netron/codec"
 )
 
-// Metrics counts requests. With a library for metrics its middleware is the same, and the
+// Metrics counts requests. With a library for metrics the method Ended is the same, and the
 // rest is the library's.
 type Metrics struct {
 	mu    sync.Mutex
@@ -33,22 +32,16 @@ func NewMetrics() *Metrics {
 	return &Metrics{calls: make(map[string]int), times: make(map[string]time.Duration)}
 }
 
-// Middleware counts the requests of a node, either those that it serves or those that it
-// makes.
-func (m *Metrics) Middleware(next netron.Handler) netron.Handler {
-	return func(ctx context.Context, r *netron.Request) (codec.Raw, error) {
-		start := time.Now()
-		result, err := next(ctx, r)
-		if r.Op() == netron.OpTask {
-			return result, err // such as the one that looks a service up
-		}
-		status := "ok"
-		if err != nil {
-			status = netron.CodeOf(err).String()
-		}
-		m.add(fmt.Sprintf("service=%q,method=%q,status=%q", r.Service(), r.Member(), status), time.Since(start))
-		return result, err
+// Ended counts a request that has ended.
+func (m *Metrics) Ended(_ context.Context, r *netron.Request, took time.Duration, err error) {
+	if r.Op() == netron.OpTask {
+		return // such as the one that looks a service up
 	}
+	status := "ok"
+	if err != nil {
+		status = netron.CodeOf(err).String()
+	}
+	m.add(fmt.Sprintf("service=%q,method=%q,status=%q", r.Service(), r.Member(), status), took)
 }
 
 func (m *Metrics) add(labels string, took time.Duration) {
@@ -98,11 +91,12 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer server.Close()
-	if err := server.Start(); err != nil {
+	// Those that the node serves; UseOutgoing has those that it makes.
+	server.Use(netron.Observe(nil, metrics.Ended))
+	if err := server.Expose("divider@1.0.0", Divider{}); err != nil {
 		return err
 	}
-	server.Use(metrics.Middleware)
-	if err := server.Expose("divider@1.0.0", Divider{}); err != nil {
+	if err := server.Listen(); err != nil {
 		return err
 	}
 
@@ -111,17 +105,29 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	signalled, stop := netron.SignalContext(ctx)
+	defer stop()
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", metrics)
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = fmt.Fprintf(w, "%d peers\n", len(server.Peers()))
 	})
+	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, _ *http.Request) {
+		if signalled.Err() != nil {
+			http.Error(w, "shutting down", http.StatusServiceUnavailable)
+		}
+	})
 	admin := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	adminServed := make(chan error, 1)
+	go func() { adminServed <- admin.Serve(ln) }()
 	served := make(chan error, 1)
-	go func() { served <- admin.Serve(ln) }()
+	go func() { served <- server.Serve(signalled) }()
 
-	err = errors.Join(use(ctx, server.Addr()), show(ctx, "http://"+ln.Addr().String()), admin.Shutdown(ctx))
-	if failed := <-served; !errors.Is(failed, http.ErrServerClosed) {
+	url := "http://" + ln.Addr().String()
+	err = errors.Join(use(ctx, server.Addr()), show(ctx, url+"/metrics"), show(ctx, url+"/ready"))
+	stop() // as a signal does
+	err = errors.Join(err, show(ctx, url+"/ready"), <-served, admin.Shutdown(ctx))
+	if failed := <-adminServed; !errors.Is(failed, http.ErrServerClosed) {
 		err = errors.Join(err, failed)
 	}
 	return err
@@ -150,9 +156,9 @@ func use(ctx context.Context, addr string) error {
 	return nil
 }
 
-// show prints the counters, but not the times, which differ.
+// show prints an answer, but not the times in it, which differ.
 func show(ctx context.Context, url string) error {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/metrics", http.NoBody)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	if err != nil {
 		return err
 	}
@@ -166,8 +172,9 @@ func show(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
+	fmt.Println(r.URL.Path, answer.Status)
 	for line := range strings.Lines(string(text)) {
-		if strings.HasPrefix(line, "netron_calls_total") {
+		if !strings.HasPrefix(line, "netron_seconds_total") {
 			fmt.Print(line)
 		}
 	}
