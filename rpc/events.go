@@ -249,15 +249,12 @@ func (p *eventPool) begin(name string, n int) {
 
 // end returns the event, in memory of its own.
 func (p *eventPool) end(name string, n, limit int) (*mux.Event, error) {
-	event, err := p.make(name, p.scratch, n, limit)
-	if err != nil {
-		return nil, err
-	}
 	if len(p.scratch) > sharedEvent { // it would be kept by its small neighbours
-		event, err = p.make(name, append([]byte(nil), p.scratch...), n, limit)
+		event, err := p.make(name, append([]byte(nil), p.scratch...), n, limit)
 		return &event, err
 	}
-	if event, err = p.make(name, p.bytes.keep(p.scratch), n, limit); err != nil {
+	event, err := p.make(name, p.bytes.keep(p.scratch), n, limit)
+	if err != nil {
 		return nil, err
 	}
 	if len(p.events) == cap(p.events) {
