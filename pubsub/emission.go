@@ -2,6 +2,7 @@ package pubsub
 
 import (
 	"context"
+	"runtime"
 	"sync/atomic"
 
 	"github.com/d-e-v-grid/netron/internal/code"
@@ -121,7 +122,12 @@ func (m *emission) waitDone() bool {
 // start starts a worker, unless there are too many in the bus.
 func (m *emission) start() bool {
 	if !m.bus.addWorker() {
-		return false
+		// Those that have not run yet may find nothing to do: on a busy machine emissions
+		// can be faster than the goroutines that they start.
+		runtime.Gosched()
+		if !m.bus.addWorker() {
+			return false
+		}
 	}
 	m.refs.Add(1)
 	go m.run()
