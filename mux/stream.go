@@ -118,6 +118,10 @@ var (
 	// ErrTooManyStreams reports that as many streams are open as may be.
 	ErrTooManyStreams = errors.New("mux: too many streams")
 
+	// ErrNoStreams reports a stream before the handshake is done, or of a session without
+	// [Config.Streams].
+	ErrNoStreams = errors.New("mux: the session has no streams, or none yet")
+
 	// ErrStreamID reports a stream under an id that has one already, or had one.
 	ErrStreamID = errors.New("mux: stream id in use")
 )
@@ -175,9 +179,6 @@ type streams struct {
 	buffered int   // bytes that wait for readers
 	full     int   // readers that have too much to read from a peer without credit
 }
-
-// errNotReady is returned for a stream before there is a peer.
-var errNotReady = errors.New("mux: the handshake is not done")
 
 // streamsOf returns the streams of the session, which is ready.
 func (s *Session) streamsOf() *streams {

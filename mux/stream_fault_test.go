@@ -26,7 +26,7 @@ func TestStreamsBeforeAndAfter(t *testing.T) {
 			"ReaderFor": func() error { _, err := tc.session.ReaderFor(1, false); return err },
 		}
 		for name, f := range open {
-			if err := f(); !errors.Is(err, errNotReady) {
+			if err := f(); !errors.Is(err, ErrNoStreams) {
 				t.Errorf("%s before the handshake: %v", name, err)
 			}
 		}
@@ -371,6 +371,33 @@ func TestStreamWithoutCredit(t *testing.T) {
 		}
 		c.wantOpen("at the end")
 		c.wantOpenStreams("at the end", 0, 0, 0)
+	})
+}
+
+// TestStreamWithoutLimits checks that limits which are off are none.
+func TestStreamWithoutLimits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newStreamConn(t, StreamConfig{MaxBuffered: -1, SessionWindow: 1000, StallLimit: -1, IdleLimit: -1})
+		defer c.end()
+		link := &pausingConn{testConn: c.testConn}
+		c.session.link = link
+		r, err := c.session.ReaderFor(1, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 3 { // the limit of all streams together pauses the connection
+			c.say(fmt.Sprintf("chunk 1 %d %s", i, strings.Repeat("x", 600)))
+		}
+		time.Sleep(time.Hour)
+		if p, r := link.pauses.Load(), link.resumes.Load(); p != 1 || r != 0 {
+			t.Errorf("%d pauses, %d ends of them, want one that lasts", p, r)
+		}
+		if got, err := readNow(c.session, r); len(got) != 3 || !errors.Is(err, ErrWouldBlock) {
+			t.Errorf("read %d chunks, %v", len(got), err)
+		}
+		if link.resumes.Load() != 1 {
+			t.Error("the pause goes on although all was read")
+		}
 	})
 }
 

@@ -56,10 +56,11 @@ type readPiece struct {
 }
 
 // NewReader opens a stream that the peer is to write under an id of this side, which is to
-// be announced. It returns [ErrTooManyStreams], or a [*LostError].
+// be announced. It returns [ErrTooManyStreams], [ErrNoStreams], or a [*LostError]. Read the
+// stream to its end, or cancel it: what was not read counts against the session's window.
 func (s *Session) NewReader(live bool) (*StreamReader, error) {
 	if !s.canStream.Load() {
-		return nil, errNotReady
+		return nil, ErrNoStreams
 	}
 	st := s.streamsOf()
 	st.mu.Lock()
@@ -74,11 +75,11 @@ func (s *Session) NewReader(live bool) (*StreamReader, error) {
 }
 
 // ReaderFor opens the stream that the peer has announced to write, with what came of it
-// already. If an error is returned what comes of the stream is dropped: an id that is in
-// use, or was, is [ErrStreamID].
+// already. Errors are those of [Session.NewReader], and [ErrStreamID] for an id that is in use,
+// or was: then what comes of the stream is dropped.
 func (s *Session) ReaderFor(id uint32, live bool) (*StreamReader, error) {
 	if !s.canStream.Load() {
-		return nil, errNotReady
+		return nil, ErrNoStreams
 	}
 	st := s.streamsOf()
 	st.mu.Lock()
@@ -468,7 +469,7 @@ func (r *StreamReader) push(p []byte) (first bool) {
 	switch {
 	case st.early[r.id] == r: // it has limits of its own
 		return false
-	case r.full && r.bytes > hardFull*st.cfg.maxBuffered():
+	case r.full && r.bytes/hardFull > st.cfg.maxBuffered():
 		return r.fail(streamErrorf("%d bytes wait for the reader", r.bytes))
 	case !r.full && (r.bytes > st.cfg.maxBuffered() || st.buffered > st.cfg.sessionWindow()):
 		return r.tooFull()
@@ -498,22 +499,30 @@ func (r *StreamReader) tooFull() (first bool) {
 	if st.full++; st.full == 1 {
 		link.PauseReading()
 	}
-	r.stall = time.AfterFunc(st.cfg.stallLimit(), func() {
-		st.mu.Lock()
-		first := false
-		if r.full {
-			first = r.fail(streamErrorf("the reader was %v behind", st.cfg.stallLimit()))
-		}
-		st.unlock(first)
-	})
+	if limit := st.cfg.stallLimit(); limit > 0 {
+		r.stall = time.AfterFunc(limit, r.stalled)
+	}
 	return false
+}
+
+// stalled fails the stream if the reader has not caught up.
+func (r *StreamReader) stalled() {
+	st := r.streams
+	st.mu.Lock()
+	first := false
+	if r.full {
+		first = r.fail(streamErrorf("the reader was %v behind", st.cfg.stallLimit()))
+	}
+	st.unlock(first)
 }
 
 // notFull ends that. mu is held.
 func (r *StreamReader) notFull() {
 	st := r.streams
 	r.full = false
-	r.stall.Stop()
+	if r.stall != nil {
+		r.stall.Stop()
+	}
 	if st.full--; st.full == 0 {
 		st.session.link.(pauser).ResumeReading()
 	}

@@ -27,8 +27,8 @@ type StreamWriter struct {
 	credit int64         // that the peer has given for the stream
 	queue  []streamPiece // what waits to be sent, from head on
 	head   int
-	begun  bool          // something has been sent: the peer knows the stream
 	queued int           // bytes of it
+	begun  bool          // something has been sent: the peer knows the stream
 	share  int           // bytes that it may send in its turn
 	next   *StreamWriter // in the ring of those with something to send; nil when not in it
 	prev   *StreamWriter
@@ -92,10 +92,11 @@ const (
 )
 
 // NewWriter opens a stream to the peer under an id of this side, which is to be announced.
-// A live stream may be silent for long. It returns [ErrTooManyStreams], or a [*LostError].
+// A live stream may be silent for long. It returns [ErrTooManyStreams], [ErrNoStreams], or a
+// [*LostError]. It does not block, as none of those that open streams does.
 func (s *Session) NewWriter(live bool) (*StreamWriter, error) {
 	if !s.canStream.Load() {
-		return nil, errNotReady
+		return nil, ErrNoStreams
 	}
 	st := s.streamsOf()
 	st.mu.Lock()
@@ -106,11 +107,12 @@ func (s *Session) NewWriter(live bool) (*StreamWriter, error) {
 	return st.openWriter(st.newID(), live), nil
 }
 
-// WriterFor opens the stream that the peer has announced to read, under the peer's id. An
-// id that is in use is [ErrStreamID].
+// WriterFor opens the stream that the peer has announced to read, under the peer's id. Errors
+// are those of [Session.NewWriter], and [ErrStreamID] for an id that is in use. If the peer has
+// given the stream up already the writer says so.
 func (s *Session) WriterFor(id uint32, live bool) (*StreamWriter, error) {
 	if !s.canStream.Load() {
-		return nil, errNotReady
+		return nil, ErrNoStreams
 	}
 	st := s.streamsOf()
 	st.mu.Lock()
@@ -166,7 +168,7 @@ func (w *StreamWriter) Err() error {
 	return w.err
 }
 
-// Begin returns a buffer for a chunk of about n bytes. Append its encoding, exactly one
+// Begin returns a buffer for a chunk of about n bytes, which may become more. Append its encoding, exactly one
 // value, to B, and leave what is there; then hand it to Send or Discard.
 func (w *StreamWriter) Begin(n int) *buf.Buf {
 	b := buf.Get(n + eventRoom)
@@ -208,10 +210,15 @@ func (w *StreamWriter) Send(ctx context.Context, b *buf.Buf) error {
 	w.credit -= int64(n)
 	first := w.push(b, n)
 	st.mu.Unlock()
+	st.sendSoon(first)
+	return nil
+}
+
+// sendSoon has the link look, if it must be told. It is called without mu.
+func (st *streams) sendSoon(first bool) {
 	if first {
 		st.session.cfg.Workers.streams.soon(st.session)
 	}
-	return nil
 }
 
 // Close ends the stream behind what was sent. It does not wait, see Done. Further calls do
@@ -245,9 +252,7 @@ func (w *StreamWriter) finish(b *buf.Buf) {
 	w.closed = true
 	first := w.push(b, 0)
 	st.mu.Unlock()
-	if first {
-		st.session.link.Kick()
-	}
+	st.sendSoon(first)
 }
 
 // frame makes the packet of a chunk.

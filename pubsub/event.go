@@ -77,7 +77,8 @@ type Lent interface {
 }
 
 // Scratch is where the handlers of one emission that subscribed [WithScratch] keep what
-// they share, such as the event in encoded form. It is used for one emission after another.
+// they share, such as the event in encoded form. One goroutine uses it at a time, for one
+// emission after another, on whatever bus.
 type Scratch struct {
 	// Value is what handlers have left there, perhaps those of an earlier emission: memory
 	// that can be used anew.

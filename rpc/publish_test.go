@@ -155,6 +155,21 @@ func TestPublishErrors(t *testing.T) {
 		t.Error("Publish of a service without members = nil, want an error")
 	}
 	open := link(t, newEndpoint(t, Config{ID: "owner"}), newEndpoint(t, Config{ID: "hub", MaxExposedServices: -1}))
+	large := make(map[string]any)
+	for i := range maxExposedMembers + 1 {
+		if i == maxExposedMembers {
+			if err := open.peer.RunTask(ctx, "expose_service", nil, map[string]any{"name": "large", "version": "1.0.0", "methods": large}); err != nil {
+				t.Errorf("expose_service with %d members = %v", i, err)
+			}
+			if err := open.peer.RunTask(ctx, "unexpose_service", nil, "large"); err != nil {
+				t.Error(err)
+			}
+		}
+		large[fmt.Sprint("m", i)] = map[string]any{"type": "void", "arguments": []any{}}
+	}
+	if err := open.peer.RunTask(ctx, "expose_service", nil, map[string]any{"name": "larger", "version": "1.0.0", "methods": large}); CodeOf(err) != ResourceExhausted {
+		t.Errorf("expose_service with a member too many = %v, want resource_exhausted", err)
+	}
 	methods := map[string]any{"m": map[string]any{"type": "void", "arguments": []any{}}}
 	for _, meta := range []any{
 		nil, 5,

@@ -54,7 +54,7 @@ func runSub(ctx context.Context, e *env, args []string) error {
 		if err != nil {
 			return describe(err)
 		}
-		missed.of = append(missed.of, lossOf{pattern: pattern, sub: sub})
+		missed.of = append(missed.of, lossOf{pattern: pattern, lost: sub.Lost})
 	}
 	fmt.Fprintf(e.stderr, "subscribed to %s\n", strings.Join(flags.Args()[1:], " "))
 	for n := 0; *count == 0 || n < *count; {
@@ -90,14 +90,14 @@ type lossCounter struct{ of []lossOf }
 // lossOf is what a subscription has lost, of which told has been printed.
 type lossOf struct {
 	pattern string
-	sub     *netron.PeerSubscription
+	lost    func() uint64
 	told    uint64
 }
 
 func (c *lossCounter) print(e *env) {
 	for i := range c.of {
 		l := &c.of[i]
-		if lost := l.sub.Lost(); lost > l.told {
+		if lost := l.lost(); lost > l.told {
 			fmt.Fprintf(e.stderr, "the peer has not sent %d events of %s\n", lost-l.told, l.pattern)
 			l.told = lost
 		}

@@ -69,3 +69,22 @@ func TestEventCommandErrors(t *testing.T) {
 		}
 	}
 }
+
+// TestLossCounter checks that losses are told once, each under its pattern.
+func TestLossCounter(t *testing.T) {
+	var told bytes.Buffer
+	e, lost := &env{stderr: &told}, [2]uint64{}
+	var c lossCounter
+	for i, pattern := range []string{"a", "b:*"} {
+		c.of = append(c.of, lossOf{pattern: pattern, lost: func() uint64 { return lost[i] }})
+	}
+	c.print(e)
+	lost[1] = 3
+	c.print(e)
+	c.print(e)
+	lost = [2]uint64{1, 5}
+	c.print(e)
+	if got, want := told.String(), "the peer has not sent 3 events of b:*\nthe peer has not sent 1 events of a\nthe peer has not sent 2 events of b:*\n"; got != want {
+		t.Errorf("told %q, want %q", got, want)
+	}
+}

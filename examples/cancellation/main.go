@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"sync"
 	"time"
 
 	"github.com/d-e-v-grid/netron"
@@ -95,12 +96,17 @@ func run(ctx context.Context) error {
 
 // giveUp cancels a call when it has begun.
 func giveUp(ctx context.Context, archive *Archive, remote *ArchiveClient) {
+	var waiting sync.WaitGroup
+	defer waiting.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	go func() {
-		<-archive.begun
-		cancel()
-	}()
+	waiting.Go(func() {
+		select {
+		case <-archive.begun:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
 	_, err := remote.Search(ctx, "tea")
 	fmt.Println("canceled:", netron.CodeOf(err), errors.Is(err, context.Canceled))
 	fmt.Println("its handler:", <-archive.ended)

@@ -3,7 +3,6 @@ package resilience
 import (
 	"context"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -42,22 +41,13 @@ type cached struct {
 	expires time.Time
 }
 
-// flight is a request under way that equal ones wait for.
-type flight struct {
-	donec chan struct{} // closed by the one who asks
-	raw   codec.Raw     // valid once donec is closed, as are those below
-	err   error
-	valid bool // the outcome is also that of those who wait
-}
-
 type cache struct {
 	cfg CacheConfig
 
-	mu      sync.Mutex
-	lru     *simplelru.LRU[cacheKey, cached] // guarded by mu
-	bytes   int                              // guarded by mu
-	sweepAt int                              // length at which to look for what has expired; guarded by mu
-	flights map[cacheKey]*flight             // guarded by mu
+	flights flights[cacheKey, codec.Raw]
+	lru     *simplelru.LRU[cacheKey, cached] // guarded by flights.mu, as are those below
+	bytes   int
+	sweepAt int // length at which to look for what has expired
 }
 
 // Cache answers requests from the results of equal ones: of the same peer, service,
@@ -83,7 +73,7 @@ func Cache(cfg CacheConfig) rpc.Middleware {
 }
 
 func newCache(cfg CacheConfig) *cache {
-	c := &cache{cfg: cfg, sweepAt: minSweep, flights: make(map[cacheKey]*flight)}
+	c := &cache{cfg: cfg, sweepAt: minSweep}
 	var err error
 	c.lru, err = simplelru.NewLRU(orDefault(cfg.MaxEntries, 4096), func(k cacheKey, v cached) { c.bytes -= size(k, v.raw) })
 	if err != nil {
@@ -105,66 +95,30 @@ func size(k cacheKey, raw codec.Raw) int {
 
 func (c *cache) do(ctx context.Context, r *rpc.Request, next rpc.Handler) (codec.Raw, error) {
 	k := cacheKey{peer: r.Peer(), service: r.Service(), member: r.Member(), args: string(r.Args()), op: r.Op(), count: r.Len()}
-	for {
-		raw, f, isMine := c.begin(k)
-		switch {
-		case raw != nil:
-			return raw, nil
-		case isMine:
-			return c.ask(ctx, r, next, k, f)
-		}
-		select {
-		case <-f.donec:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-		if f.valid {
-			return slices.Clone(f.raw), f.err
-		}
-	}
+	raw, err := c.flights.do(ctx, k,
+		func() (codec.Raw, bool) { return c.kept(k) },
+		func(raw codec.Raw) { c.keep(k, raw) },
+		func() (codec.Raw, error) {
+			raw, err := next(ctx, r)
+			if err == nil && len(raw) == 0 {
+				raw = codec.AppendUndefined(nil)
+			}
+			return raw, err
+		})
+	return slices.Clone(raw), err
 }
 
-// begin returns a copy of a kept result, or else the flight of a request, and whether
-// the caller has to carry it out.
-func (c *cache) begin(k cacheKey) (codec.Raw, *flight, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if v, ok := c.lru.Get(k); ok {
-		if time.Now().Before(v.expires) {
-			return slices.Clone(v.raw), nil, false
-		}
+// kept returns a result that is kept. flights.mu is held.
+func (c *cache) kept(k cacheKey) (codec.Raw, bool) {
+	v, ok := c.lru.Get(k)
+	if ok && !time.Now().Before(v.expires) {
 		c.lru.Remove(k)
+		return nil, false
 	}
-	if f := c.flights[k]; f != nil {
-		return nil, f, false
-	}
-	f := &flight{donec: make(chan struct{})}
-	c.flights[k] = f
-	return nil, f, true
+	return v.raw, ok
 }
 
-// ask sends the request, also for those who wait for f. A panic of next leaves f
-// without a valid outcome.
-func (c *cache) ask(ctx context.Context, r *rpc.Request, next rpc.Handler, k cacheKey, f *flight) (raw codec.Raw, err error) {
-	defer func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if f.valid && f.err == nil {
-			c.keep(k, f.raw)
-		}
-		delete(c.flights, k)
-		close(f.donec)
-	}()
-	raw, err = next(ctx, r)
-	if err == nil && len(raw) == 0 {
-		raw = codec.AppendUndefined(nil)
-	}
-	f.raw, f.err = slices.Clone(raw), err
-	f.valid = err == nil || ctx.Err() == nil
-	return raw, err
-}
-
-// keep is called with mu locked.
+// keep keeps a result. flights.mu is held.
 func (c *cache) keep(k cacheKey, raw codec.Raw) {
 	n := size(k, raw)
 	if n > c.cfg.MaxBytes {

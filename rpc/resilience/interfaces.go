@@ -2,7 +2,6 @@ package resilience
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -24,11 +23,9 @@ type InterfacesConfig struct {
 // A client that somebody has stays good after it has left: see [rpc.Query]. All methods may
 // be called by many goroutines at a time.
 type Interfaces[T any] struct {
-	ttl time.Duration
-
-	mu      sync.Mutex
-	lru     *simplelru.LRU[interfaceKey, *client[T]] // guarded by mu
-	flights map[interfaceKey]*query[T]               // guarded by mu
+	ttl     time.Duration
+	flights flights[interfaceKey, *T]
+	lru     *simplelru.LRU[interfaceKey, client[T]] // guarded by flights.mu
 }
 
 // interfaceKey is what a client depends on.
@@ -42,19 +39,11 @@ type client[T any] struct {
 	expires time.Time
 }
 
-// query is one under way that others wait for.
-type query[T any] struct {
-	donec  chan struct{} // closed by the one who asks
-	client *T            // valid once donec is closed, as are those below
-	err    error
-	valid  bool // the outcome is also that of those who wait
-}
-
 // NewInterfaces returns an empty cache.
 func NewInterfaces[T any](cfg InterfacesConfig) *Interfaces[T] {
-	c := &Interfaces[T]{ttl: orDefault(cfg.TTL, time.Minute), flights: make(map[interfaceKey]*query[T])}
+	c := &Interfaces[T]{ttl: orDefault(cfg.TTL, time.Minute)}
 	var err error
-	if c.lru, err = simplelru.NewLRU[interfaceKey, *client[T]](orDefault(cfg.MaxEntries, 4096), nil); err != nil {
+	if c.lru, err = simplelru.NewLRU[interfaceKey, client[T]](orDefault(cfg.MaxEntries, 4096), nil); err != nil {
 		panic("BUG: cache of no entries: " + err.Error())
 	}
 	return c
@@ -66,62 +55,29 @@ func NewInterfaces[T any](cfg InterfacesConfig) *Interfaces[T] {
 // given up.
 func (c *Interfaces[T]) Query(ctx context.Context, p *rpc.Peer, qualified string) (*T, error) {
 	k := interfaceKey{p, qualified}
-	for {
-		kept, f, isMine := c.begin(k)
-		switch {
-		case kept != nil:
-			return kept, nil
-		case isMine:
-			return c.ask(ctx, k, f)
-		}
-		select {
-		case <-f.donec:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-		if f.valid {
-			return f.client, f.err
-		}
+	return c.flights.do(ctx, k,
+		func() (*T, bool) { return c.kept(k) },
+		func(v *T) {
+			if p.Err() == nil {
+				c.lru.Add(k, client[T]{v, time.Now().Add(c.ttl)})
+			}
+		},
+		func() (*T, error) { return rpc.Query[T](ctx, p, qualified) })
+}
+
+// kept returns a client that is kept. flights.mu is held.
+func (c *Interfaces[T]) kept(k interfaceKey) (*T, bool) {
+	v, ok := c.lru.Get(k)
+	if ok && (!time.Now().Before(v.expires) || k.peer.Err() != nil) {
+		c.lru.Remove(k)
+		return nil, false
 	}
+	return v.client, ok
 }
 
 // Forget drops what is kept of a peer and a name.
 func (c *Interfaces[T]) Forget(p *rpc.Peer, qualified string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.flights.mu.Lock()
+	defer c.flights.mu.Unlock()
 	c.lru.Remove(interfaceKey{p, qualified})
-}
-
-// begin returns a client that is kept, or else a query, and whether the caller has to carry
-// it out.
-func (c *Interfaces[T]) begin(k interfaceKey) (*T, *query[T], bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if kept, ok := c.lru.Get(k); ok {
-		if time.Now().Before(kept.expires) && k.peer.Err() == nil {
-			return kept.client, nil, false
-		}
-		c.lru.Remove(k)
-	}
-	if f := c.flights[k]; f != nil {
-		return nil, f, false
-	}
-	f := &query[T]{donec: make(chan struct{})}
-	c.flights[k] = f
-	return nil, f, true
-}
-
-func (c *Interfaces[T]) ask(ctx context.Context, k interfaceKey, f *query[T]) (*T, error) {
-	defer func() { // also after a panic
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		delete(c.flights, k)
-		if f.client != nil && k.peer.Err() == nil {
-			c.lru.Add(k, &client[T]{f.client, time.Now().Add(c.ttl)})
-		}
-		close(f.donec)
-	}()
-	f.client, f.err = rpc.Query[T](ctx, k.peer, k.qualified)
-	f.valid = f.err == nil || ctx.Err() == nil
-	return f.client, f.err
 }
