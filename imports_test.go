@@ -58,7 +58,7 @@ var layers = map[string]layer{
 	},
 	"rpc/balance": {own: []string{"rpc", "codec"}}, // declares the resolver that discover satisfies
 	"rpc/auth":    {own: []string{"rpc", "codec"}},
-	"stream/file": {own: []string{"stream", "codec"}},
+	"stream/file": {own: []string{"stream", "codec", "internal/code"}},
 
 	"pubsub": {own: []string{"internal/code"}, pure: true}, // neither rpc nor codec: the root connects them
 	"pubsub/redisbus": {
