@@ -51,6 +51,9 @@ type (
 	TaskOption = rpc.TaskOption
 	// EventConfig says how the events of a node travel.
 	EventConfig = rpc.EventConfig
+
+	// StreamConfig says how the streams of a node travel.
+	StreamConfig = rpc.StreamConfig
 	// PeerSubscription is a subscription to the events of a peer.
 	PeerSubscription = rpc.PeerSubscription
 	// SubscribeOption changes a subscription to the events of a peer.

@@ -67,6 +67,9 @@ type Config struct {
 	// that read slowly, and the limits of the bus.
 	Events EventConfig
 
+	// Streams says how streams travel: time limit, windows and buffers.
+	Streams StreamConfig
+
 	// OfflineCalls is how many calls may wait while a dialled peer is being dialled
 	// again, each no longer than its own time limit; others fail at once. Default 0.
 	OfflineCalls int
@@ -215,6 +218,7 @@ func (c *Config) rpc(ctx context.Context) rpc.Config {
 		MaxExposedServices: c.MaxExposedServices,
 		OfflineCalls:       c.OfflineCalls,
 		Events:             c.Events,
+		Streams:            c.Streams,
 		DrainWindow:        c.DrainWindow,
 		Logger:             c.logger(),
 		Context:            ctx,

@@ -179,18 +179,23 @@ func copyTCP(b *testing.B, size int) {
 // benchPackets encodes what packets about streams say, for two ends that trust each other.
 type benchPackets struct{}
 
-func (benchPackets) AppendFailure(dst []byte, id uint32, s string) []byte {
+func (benchPackets) AppendFailure(dst []byte, id uint32, s string, _ error) []byte {
 	return append(binary.BigEndian.AppendUint32(dst, id), s...)
 }
 
-func (benchPackets) ParseFailure(p []byte) (uint32, string, bool) {
-	return binary.BigEndian.Uint32(p), string(p[4:]), true
+func (benchPackets) ParseFailure(p []byte) (uint32, mux.StreamError, bool) {
+	return binary.BigEndian.Uint32(p), mux.StreamError{Message: string(p[4:])}, true
 }
 
 func (p benchPackets) AppendCancel(dst []byte, id uint32, s string) []byte {
-	return p.AppendFailure(dst, id, s)
+	return p.AppendFailure(dst, id, s, nil)
 }
-func (p benchPackets) ParseCancel(b []byte) (uint32, string, bool) { return p.ParseFailure(b) }
+
+func (benchPackets) ParseCancel(b []byte) (uint32, string, bool) {
+	return binary.BigEndian.Uint32(b), string(b[4:]), true
+}
+
+func (benchPackets) ParseReference([]byte) (id uint32, live, ok bool) { return 0, false, false }
 
 func (benchPackets) AppendCredit(dst []byte, id, n uint32) []byte {
 	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(dst, id), n)

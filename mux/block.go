@@ -33,6 +33,7 @@ type block struct {
 	count    int      // of them; guarded by mu
 	finished int      // requests to be taken off the session's counts with out; guarded by mu
 	bytes    int64    // their payloads; guarded by mu
+	after    []func() // to be called when out has been queued; guarded by mu
 
 	// Guarded by Workers.mu.
 	index    int   // in Workers.running, -1 when not in it
@@ -146,9 +147,13 @@ func (b *block) run() {
 		current = -1
 		if b.answeredEarly(r, q) {
 			answer.B = out[:start]
-			continue
+		} else {
+			answer = b.answer(answer, start, q, r.response(isError))
 		}
-		answer = b.answer(answer, start, q, r.response(isError))
+		if r.AfterAnswer != nil {
+			b.then(r.AfterAnswer)
+			r.AfterAnswer = nil
+		}
 	}
 	answer.Release()
 	s.keepRequest(r)
@@ -217,6 +222,13 @@ func (b *block) answeredEarly(r *Request, q *queued) bool {
 	return answered
 }
 
+// then has fn called when what is finished by now has been queued.
+func (b *block) then(fn func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.after = append(b.after, fn)
+}
+
 // finish counts a request as done and adds its answer, if there is one, to those
 // that wait. It reports whether they should be sent now.
 func (b *block) finish(framed []byte, q *queued) (full bool) {
@@ -245,8 +257,8 @@ func (b *block) flush(mayWait bool) bool {
 		return false
 	}
 	b.mu.Lock()
-	out, count, finished, bytes := b.out, b.count, b.finished, b.bytes
-	b.out, b.count, b.finished, b.bytes = nil, 0, 0, 0
+	out, count, finished, bytes, after := b.out, b.count, b.finished, b.bytes, b.after
+	b.out, b.count, b.finished, b.bytes, b.after = nil, 0, 0, 0, nil
 	b.mu.Unlock()
 	if out != nil {
 		p := newOutgoing(out, count)
@@ -255,6 +267,9 @@ func (b *block) flush(mayWait bool) bool {
 		} else {
 			s.mustRespond(p)
 		}
+	}
+	for _, fn := range after {
+		fn()
 	}
 	if finished > 0 {
 		s.release(finished, bytes) // after the answers: who waits for the last handler may close then

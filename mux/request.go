@@ -87,6 +87,11 @@ type Request struct {
 	// requests that are served inline, and may be lost at any time.
 	Scratch any
 
+	// AfterAnswer is set by Serve to have something done when its answer has been queued, or
+	// dropped since the session has ended or the request was answered early. It must not block. Requests that are served inline
+	// have none.
+	AfterAnswer func()
+
 	id      uint32
 	session *Session
 	early   *EarlyAnswer // nil unless the request may be answered before Serve returns

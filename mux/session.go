@@ -337,6 +337,13 @@ func (s *Session) submit(b *block) {
 	s.release(n, bytes)
 }
 
+// Hold counts as a request that is being served, until the function that it returns is called,
+// once: for what goes on when the answer has left. It may be called while one is being served.
+func (s *Session) Hold() (release func()) {
+	s.inflight.Add(1)
+	return func() { s.release(1, 0) }
+}
+
 // release takes requests whose handlers have ended off the counts.
 func (s *Session) release(n int, bytes int64) {
 	s.cfg.Workers.bytes.Add(-bytes)
@@ -434,12 +441,30 @@ func (s *Session) pong(pkt wire.Packet) {
 // peers answer every request with type CALL (protocol section 4.4).
 func (s *Session) answer(pkt wire.Packet) {
 	c := s.table.claim(pkt.ID)
+	if len(pkt.Payload) > 0 && pkt.Payload[0] == referenceCode && s.canStream.Load() && !pkt.Flags.Error() {
+		s.announced(pkt.Payload, c != nil)
+	}
 	if c == nil {
 		s.stats.lateReplies.Add(1)
 		return
 	}
 	s.counts.replies++
 	s.complete(c, Reply{Payload: pkt.Payload, IsError: pkt.Flags.Error(), Meta: pkt.Flags.Meta() && s.canMeta.Load()}, nil)
+}
+
+// referenceCode is the first octet of a reference to a stream, and of few other answers.
+const referenceCode = 0xc7
+
+// announced looks whether an answer announces a stream. Then its chunks are right behind, and
+// the goroutine that the answer is for will come later than they do.
+func (s *Session) announced(answer []byte, awaited bool) {
+	switch id, live, ok := s.cfg.Streams.Packets.ParseReference(answer); {
+	case !ok:
+	case awaited:
+		s.ExpectReader(id, live)
+	default:
+		s.RefuseReader(id)
+	}
 }
 
 // ReadDone ends a batch of messages: its requests go to a worker, and the answers

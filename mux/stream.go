@@ -22,7 +22,7 @@ type StreamConfig struct {
 	// Window is how many bytes the peer may send ahead of a reader at first, and MaxWindow
 	// at most, if it negotiated [FeatureCredit]: a window grows while it is what holds the
 	// peer up. SessionWindow is the same for all streams together, and bounds the memory of
-	// the session's readers. Defaults 256 KiB, 4 MiB and 16 MiB.
+	// the session's readers. Defaults 256 KiB, 4 MiB and 8 MiB.
 	Window        int
 	MaxWindow     int
 	SessionWindow int
@@ -45,10 +45,11 @@ type StreamConfig struct {
 // StreamPackets encodes and decodes the payloads of packets about streams (protocol
 // sections 8.5, 12.1 and 12.2). Those that decode report false for anything malformed.
 type StreamPackets interface {
-	// AppendFailure appends the payload of STREAM_ERROR, and ParseFailure reads that of
-	// STREAM_ERROR and STREAM_CLOSE.
-	AppendFailure(dst []byte, id uint32, message string) []byte
-	ParseFailure(payload []byte) (id uint32, message string, ok bool)
+	// AppendFailure appends the payload of STREAM_ERROR. cause is what the message is of,
+	// nil if there is no more to it. ParseFailure reads that payload, and that of
+	// STREAM_CLOSE; it need not say that the error is remote.
+	AppendFailure(dst []byte, id uint32, message string, cause error) []byte
+	ParseFailure(payload []byte) (id uint32, failure StreamError, ok bool)
 
 	// AppendCancel appends the payload of the CANCEL of a stream, and ParseCancel reads it.
 	AppendCancel(dst []byte, id uint32, reason string) []byte
@@ -59,6 +60,10 @@ type StreamPackets interface {
 	AppendCredit(dst []byte, id, bytes uint32) []byte
 	ParseCredit(payload []byte) (id, bytes uint32, ok bool)
 
+	// ParseReference reports whether the payload of an answer begins with a reference to a
+	// stream that the peer will write, and reads it.
+	ParseReference(payload []byte) (id uint32, live, ok bool)
+
 	// IsNothing reports whether a payload is null or undefined, which is no chunk.
 	IsNothing(payload []byte) bool
 }
@@ -67,7 +72,7 @@ const (
 	defaultMaxStreams    = 1000
 	defaultWindow        = 256 << 10
 	defaultMaxWindow     = 4 << 20
-	defaultSessionWindow = 16 << 20
+	defaultSessionWindow = 8 << 20
 	defaultMaxBuffered   = 1 << 20
 	defaultStallLimit    = 10 * time.Second
 	defaultMaxEarlyBytes = 1 << 20
@@ -133,7 +138,13 @@ type StreamError struct {
 
 	// Remote says that the peer said so; else this side found out.
 	Remote bool
+
+	// Cause is what the writer said of its failure besides, nil if nothing.
+	Cause error
 }
+
+// Unwrap returns the cause.
+func (e *StreamError) Unwrap() error { return e.Cause }
 
 // Error implements error.
 func (e *StreamError) Error() string {
@@ -269,12 +280,13 @@ func (s *Session) streamPacket(pkt wire.Packet) {
 		}
 		s.streamsOf().chunk(pkt)
 	case wire.TypeStreamError, wire.TypeStreamClose:
-		id, message, ok := s.cfg.Streams.Packets.ParseFailure(pkt.Payload)
+		id, failure, ok := s.cfg.Streams.Packets.ParseFailure(pkt.Payload)
 		if !ok || id == 0 {
 			s.stats.malformed.Add(1)
 			return
 		}
-		s.streamsOf().failed(id, message)
+		failure.Remote = true
+		s.streamsOf().failed(id, &failure)
 	case wire.TypeCancel:
 		id, reason, ok := s.cfg.Streams.Packets.ParseCancel(pkt.Payload)
 		if !ok || id == 0 {
@@ -319,8 +331,14 @@ func (st *streams) end(cause error) {
 		w.endLocked(st.err)
 	}
 	for _, r := range st.readers {
+		if r.unclaimed {
+			r.unclaimed = false
+			r.discard()
+		}
 		r.endLocked(st.err)
+		r.stopTimers()
 	}
+	clear(st.readers)
 	for _, r := range st.early {
 		r.discard()
 		r.endLocked(st.err)

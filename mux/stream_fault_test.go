@@ -85,7 +85,7 @@ func TestStreamEndNeedsNoCredit(t *testing.T) {
 			t.Fatalf("heard %q, want three chunks", got)
 		}
 		all[1].Close()
-		all[2].Fail("boom")
+		all[2].Fail("boom", nil)
 		c.wants("the ends of two", "end 2147483650 1", "error 2147483651 boom")
 		<-all[1].Done()
 		<-all[2].Done()
@@ -428,7 +428,7 @@ func TestStreamReaderThatStops(t *testing.T) {
 		if waiting < 1000 || waiting > 1100 || sent > waiting {
 			t.Errorf("after a minute %d bytes wait of %d sent, want the window of 1000", waiting, sent)
 		}
-		w.Fail("enough")
+		w.Fail("enough", nil)
 		chunks, err := readAll(t.Context(), r)
 		if len(chunks) != sent/100 || err == nil {
 			t.Errorf("read %d chunks, %v", len(chunks), err)

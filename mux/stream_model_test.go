@@ -168,7 +168,7 @@ func (m *streamModel) stream(p plan, from, to *Session) {
 		time.Sleep(p.writeSlow)
 	}
 	if p.fails || writeErr != nil {
-		w.Fail("the source has failed")
+		w.Fail("the source has failed", nil)
 	} else {
 		w.Close()
 	}

@@ -3,6 +3,7 @@ package mux
 import (
 	"context"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"github.com/d-e-v-grid/netron/internal/buf"
@@ -11,7 +12,8 @@ import (
 
 // StreamReader is the reading end of a stream. Next is for one goroutine at a time.
 //
-//	early --ReaderFor--> open        chunks came before anybody asked for them
+//	early --ReaderFor--> open        chunks came before the stream was announced
+//	expected --ReaderFor--> open     it was announced, and nobody has asked for it yet
 //	open --EOS, STREAM_ERROR, STREAM_CLOSE, the end of the session--> ended: what came before can be read
 //	open --Cancel--> cancelled: what comes is dropped
 //	open --a packet out of turn, too much, nothing for too long--> failed: the same, and the writer is told
@@ -24,6 +26,8 @@ type StreamReader struct {
 	piece readPiece // that is being read
 	at    int       // chunks of it
 
+	aborted atomic.Bool // what is left of the piece is not wanted
+
 	wakec chan struct{} // has room for one: there is something to read, or nothing more will come
 
 	// Guarded by streams.mu.
@@ -31,6 +35,7 @@ type StreamReader struct {
 	queue   []readPiece // from head on
 	head    int
 	bytes   int   // of what waits, the piece that is being read included
+	reading int   // bytes of that piece; 0 when they have been given back
 	window  int64 // credit that the peer has left
 	size    int   // that the window should have
 	owed    int   // credit that is to be given back
@@ -45,6 +50,7 @@ type StreamReader struct {
 	full      bool  // counts in streams.full
 	idle      *time.Timer
 	stall     *time.Timer
+	unclaimed bool  // the stream was announced, and nobody has asked for it yet
 	isOver    bool  // nothing more will come
 	err       error // why, when everything has been read
 }
@@ -88,8 +94,75 @@ func (s *Session) ReaderFor(id uint32, live bool) (*StreamReader, error) {
 	return r, err
 }
 
+// ExpectReader says that the peer has announced a stream which [Session.ReaderFor] will open:
+// until then it is like an open one, and no early one, whose chunks have stricter limits. One
+// that nobody opens fails after [StreamConfig.IdleLimit]. It is called on the read owner, and
+// does nothing where ReaderFor would return an error.
+func (s *Session) ExpectReader(id uint32, live bool) {
+	if !s.canStream.Load() {
+		return
+	}
+	st := s.streamsOf()
+	st.mu.Lock()
+	first := false
+	early := st.early[id]
+	if id != 0 && st.readers[id] == nil && !st.gone.has(id) && st.mayOpen(len(st.readers)) == nil && (early == nil || !early.isOver) {
+		var r *StreamReader
+		if r, first, _ = st.adopt(id, live); r != nil {
+			r.unclaimed = true
+			r.touch()
+		}
+	}
+	st.unlock(first)
+}
+
+// RefuseReader gives up a stream that the peer has announced, unless ReaderFor has opened it.
+func (s *Session) RefuseReader(id uint32) {
+	if !s.canStream.Load() {
+		return
+	}
+	st := s.streamsOf()
+	st.mu.Lock()
+	first := false
+	r, early := st.readers[id], st.early[id]
+	switch {
+	case st.err != nil, id == 0:
+	case r != nil && r.unclaimed:
+		first = r.drop()
+	case r != nil, st.gone.has(id):
+	case early != nil:
+		first = early.expire()
+	default:
+		st.gone.add(id)
+		first = st.tell(id, notWanted)
+	}
+	st.unlock(first)
+}
+
+// drop gives up a stream that was announced and that nobody has opened. mu is held.
+func (r *StreamReader) drop() (first bool) {
+	st := r.streams
+	r.unclaimed = false
+	first = st.giveBack(r.discard())
+	if r.isOver {
+		st.forget(r)
+		return first
+	}
+	return r.fail(streamErrorf(notWanted)) || first
+}
+
+// notWanted is the reason for giving up a stream that nobody has asked for.
+const notWanted = "nobody asked for the stream"
+
 // adopt returns the reader of an id that was announced. mu is held.
 func (st *streams) adopt(id uint32, live bool) (r *StreamReader, first bool, err error) {
+	if r = st.readers[id]; r != nil && r.unclaimed {
+		r.unclaimed = false
+		if r.isOver {
+			st.forget(r)
+		}
+		return r, false, nil
+	}
 	err = st.mayOpen(len(st.readers))
 	if err == nil && (id == 0 || st.readers[id] != nil || st.gone.has(id)) {
 		err = ErrStreamID
@@ -143,7 +216,7 @@ func (r *StreamReader) Live() bool { return r.live }
 // of a read owner it returns [ErrWouldBlock] instead of waiting.
 func (r *StreamReader) Next(ctx context.Context) ([]byte, error) {
 	for {
-		if r.at < len(r.piece.ends) {
+		if r.at < len(r.piece.ends) && !r.aborted.Load() {
 			start := 0
 			if r.at > 0 {
 				start = r.piece.ends[r.at-1]
@@ -172,21 +245,21 @@ func (r *StreamReader) Next(ctx context.Context) ([]byte, error) {
 // reports false if there is nothing yet.
 func (r *StreamReader) nextPiece() (bool, error) {
 	st := r.streams
-	n := 0
 	if r.piece.buf != nil {
-		n = len(r.piece.buf.B)
 		r.piece.buf.Release()
 		r.piece = readPiece{ends: r.piece.ends[:0]}
 	}
 	r.at = 0
 	st.mu.Lock()
 	first := false
-	if n > 0 {
+	if n := r.reading; n > 0 {
+		r.reading = 0
 		first = r.consume(n)
 	}
 	ok := r.head < len(r.queue)
 	if ok {
 		r.piece = r.queue[r.head]
+		r.reading = len(r.piece.buf.B)
 		r.queue[r.head] = readPiece{}
 		if r.head++; r.head == len(r.queue) {
 			r.queue, r.head = r.queue[:0], 0
@@ -275,18 +348,20 @@ func (st *streams) sendCredit(id uint32, n int) (first bool) {
 // It must not be called while Next runs. Calls after the first, or after the end, only drop what
 // was not read.
 func (r *StreamReader) Cancel(reason string) {
-	n := 0
 	if r.piece.buf != nil {
-		n = len(r.piece.buf.B)
 		r.piece.buf.Release()
 		r.piece, r.at = readPiece{}, 0
 	}
+	r.Abort(reason)
+}
+
+// Abort is [StreamReader.Cancel] for any goroutine, while Next may run: the next call of it
+// returns the [*StreamError], and what it has lent stays good until then.
+func (r *StreamReader) Abort(reason string) {
 	st := r.streams
+	r.aborted.Store(true)
 	st.mu.Lock()
-	r.bytes -= n
-	st.buffered -= n
-	n += r.discard()
-	first := st.giveBack(n)
+	first := st.giveBack(r.discard())
 	if !r.isOver {
 		first = r.fail(&StreamError{Message: reason}) || first
 	} else if r.err == io.EOF { //nolint:errorlint // it is never wrapped
@@ -295,9 +370,10 @@ func (r *StreamReader) Cancel(reason string) {
 	st.unlock(first)
 }
 
-// discard drops what was received and is not being read, and returns how many bytes. mu is
-// held.
+// discard drops what was received, and returns how many bytes. What Next has lent stays where
+// it is, and counts no more. mu is held.
 func (r *StreamReader) discard() (n int) {
+	n, r.reading = r.reading, 0
 	for ; r.head < len(r.queue); r.head++ {
 		n += len(r.queue[r.head].buf.B)
 		r.queue[r.head].buf.Release()
@@ -322,7 +398,7 @@ func (r *StreamReader) expire() (first bool) {
 	st.waiting -= r.bytes
 	first = st.giveBack(r.discard())
 	if !r.isOver {
-		first = r.fail(streamErrorf("nobody asked for the stream")) || first
+		first = r.fail(streamErrorf(notWanted)) || first
 	}
 	return first
 }
@@ -344,17 +420,22 @@ func (r *StreamReader) endLocked(err error) {
 	}
 	r.isOver, r.err = true, err
 	st := r.streams
-	if st.readers[r.id] == r {
-		delete(st.readers, r.id)
-	}
 	if r.full {
 		r.notFull()
 	}
-	if st.early[r.id] != r { // else whoever asks for it learns what became of it
-		st.gone.add(r.id)
-		r.stopTimers()
+	if st.early[r.id] != r && !r.unclaimed { // else whoever asks for it learns what became of it
+		st.forget(r)
 	}
 	r.wake()
+}
+
+// forget takes out a reader to which nothing more will come. mu is held.
+func (st *streams) forget(r *StreamReader) {
+	if st.readers[r.id] == r {
+		delete(st.readers, r.id)
+	}
+	st.gone.add(r.id)
+	r.stopTimers()
 }
 
 func (r *StreamReader) stopTimers() {
@@ -411,15 +492,14 @@ func (st *streams) chunkLocked(pkt wire.Packet) (first bool) {
 			}
 			r = st.newEarly(id, pkt.Flags.Live())
 		}
-		if r.isOver {
-			s.stats.malformed.Add(1)
-			return st.giveBack(n)
-		}
-		if st.waiting+n > st.cfg.maxEarlyBytes() {
+		if !r.isOver && st.waiting+n > st.cfg.maxEarlyBytes() {
 			return r.refuse(n, "%d bytes before the stream was announced, limit %d", st.waiting+n, st.cfg.maxEarlyBytes())
 		}
 	}
 	switch {
+	case r.isOver:
+		s.stats.malformed.Add(1)
+		return st.giveBack(n)
 	case pkt.StreamIndex != r.index:
 		return r.refuse(n, "chunk %d came in place of %d", pkt.StreamIndex, r.index)
 	case nothing && !eos:
@@ -532,7 +612,8 @@ func (r *StreamReader) notFull() {
 func (r *StreamReader) touch() {
 	st := r.streams
 	r.eventAt = st.session.now(st.session.ownerCtx)
-	if _, early := st.early[r.id]; r.live && !early || r.idle != nil || st.cfg.idleLimit() < 0 {
+	_, early := st.early[r.id]
+	if r.live && !early && !r.unclaimed || r.idle != nil || st.cfg.idleLimit() < 0 {
 		return
 	}
 	r.idle = time.AfterFunc(st.cfg.idleLimit(), r.checkIdle)
@@ -546,11 +627,13 @@ func (r *StreamReader) checkIdle() {
 	limit := st.cfg.idleLimit()
 	silent := time.Duration(st.session.deadlines.now() - r.eventAt)
 	switch {
-	case (r.isOver || r.live) && st.early[r.id] != r:
+	case (r.isOver || r.live) && !r.unclaimed && st.early[r.id] != r:
 	case silent < limit:
 		r.idle.Reset(limit - silent)
 	case st.early[r.id] == r:
 		first = r.expire()
+	case r.unclaimed:
+		first = r.drop()
 	case r.bytes > 0 || st.credits && st.window <= 0: // not the writer is silent, but held up
 		r.idle.Reset(limit)
 	default:
@@ -560,10 +643,9 @@ func (r *StreamReader) checkIdle() {
 }
 
 // failed ends a stream of which the writer says that it has failed.
-func (st *streams) failed(id uint32, message string) {
+func (st *streams) failed(id uint32, err *StreamError) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	err := &StreamError{Message: message, Remote: true}
 	if r := st.readers[id]; r != nil {
 		r.endLocked(err)
 	} else if r := st.early[id]; r != nil {

@@ -28,10 +28,24 @@ func (testPackets) parse(p []byte) (id uint32, text string, ok bool) {
 	return binary.BigEndian.Uint32(p), string(p[4:]), true
 }
 
-func (t testPackets) AppendFailure(dst []byte, id uint32, s string) []byte {
+func (t testPackets) AppendFailure(dst []byte, id uint32, s string, _ error) []byte {
 	return t.append(dst, id, s)
 }
-func (t testPackets) ParseFailure(p []byte) (uint32, string, bool) { return t.parse(p) }
+
+func (t testPackets) ParseFailure(p []byte) (uint32, StreamError, bool) {
+	id, s, ok := t.parse(p)
+	return id, StreamError{Message: s}, ok
+}
+
+// ParseReference implements [StreamPackets]: the test's references are extensions of 5 octets
+// of type 107, the id and whether the stream is live.
+func (testPackets) ParseReference(p []byte) (id uint32, live, ok bool) {
+	if len(p) != 8 || p[0] != referenceCode || p[2] != 107 {
+		return 0, false, false
+	}
+	return binary.BigEndian.Uint32(p[3:]), p[7] == 1, true
+}
+
 func (t testPackets) AppendCancel(dst []byte, id uint32, s string) []byte {
 	return t.append(dst, id, s)
 }
@@ -210,16 +224,17 @@ func TestStreamWriterPackets(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := sendText(t.Context(), live, "x"); err != nil {
-			t.Fatal(err)
-		}
 		w.Discard(w.Begin(10))
 		w.Close()
 		w.Close()
-		live.Fail("boom")
-		live.Fail("again")
+		c.wants("a stream that ends", "chunk 2147483649 0 a", "chunk 2147483649 1 bc", "end 2147483649 2")
+		if err := sendText(t.Context(), live, "x"); err != nil {
+			t.Fatal(err)
+		}
+		live.Fail("boom", nil)
+		live.Fail("again", nil)
 		live.Close()
-		c.wants("two streams", "chunk 2147483649 0 a", "chunk 2147483649 1 bc", "end 2147483649 2", "chunk 7 0 x live", "error 7 boom")
+		c.wants("a live one that fails", "chunk 7 0 x live", "error 7 boom")
 		for _, w := range []*StreamWriter{w, live} {
 			<-w.Done()
 			if err := sendText(t.Context(), w, "late"); !errors.Is(err, ErrClosed) || w.Err() != nil {

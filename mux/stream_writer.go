@@ -35,6 +35,7 @@ type StreamWriter struct {
 	roomc  chan struct{} // closed when there may be room; nil while nobody waits
 	closed bool          // its end is queued
 	err    error         // why it takes nothing more
+	onEnd  func()        // nil if nobody wants to know
 }
 
 // streamPiece is one large packet, or small ones behind one another.
@@ -160,6 +161,16 @@ func (w *StreamWriter) Live() bool { return w.live }
 // the stream has ended before.
 func (w *StreamWriter) Done() <-chan struct{} { return w.donec }
 
+// OnEnd has fn called when Done is closed, also if it is already. It must not block, nor use
+// the stream: it is called with a lock held. Only the last fn is called.
+func (w *StreamWriter) OnEnd(fn func()) {
+	w.streams.mu.Lock()
+	defer w.streams.mu.Unlock()
+	if w.onEnd = fn; w.streams.writers[w.id] != w {
+		fn()
+	}
+}
+
 // Err returns why the stream takes nothing more: a [*StreamError] if the reader has given
 // it up, a [*LostError]; nil while it does, and after Close and Fail.
 func (w *StreamWriter) Err() error {
@@ -230,14 +241,22 @@ func (w *StreamWriter) Close() {
 	w.finish(b)
 }
 
-// Fail ends the stream with an error behind what was sent; the reader learns the message.
-// It does not wait. Calls after the first, or after Close, do nothing.
-func (w *StreamWriter) Fail(message string) {
+// Fail ends the stream with an error behind what was sent; the reader learns the message,
+// and of cause, which may be nil, what its side understands. It does not wait. Calls after the first, or after Close, do nothing.
+func (w *StreamWriter) Fail(message string, cause error) {
 	s := w.streams.session
 	b := buf.Get(controlRoom + len(message))
 	out := wire.AppendHeader(s.link.BeginFrame(b.B), s.table.nextID(), wire.Request(wire.TypeStreamError))
-	b.B = s.link.EndFrame(s.cfg.Streams.Packets.AppendFailure(out, w.id, message), 0, false)
+	b.B = s.link.EndFrame(s.cfg.Streams.Packets.AppendFailure(out, w.id, message, cause), 0, false)
 	w.finish(b)
+}
+
+// Drop ends a stream that the peer will not hear of: nothing is sent. Afterwards the writer
+// returns [ErrClosed].
+func (w *StreamWriter) Drop() {
+	w.streams.mu.Lock()
+	defer w.streams.mu.Unlock()
+	w.endLocked(ErrClosed)
 }
 
 // finish queues the last packet, which needs neither credit nor room.
@@ -462,6 +481,9 @@ func (w *StreamWriter) endLocked(err error) {
 	w.err = err
 	w.signal()
 	close(w.donec)
+	if w.onEnd != nil {
+		w.onEnd()
+	}
 }
 
 // cancelled ends a stream that its reader has given up.
@@ -495,7 +517,7 @@ func (st *streams) credited(id uint32, n int64) {
 		err := streamErrorf("credit of more than %d bytes", maxCredit)
 		w.endLocked(err)
 		kick = st.control(wire.TypeStreamError, func(dst []byte) []byte {
-			return st.cfg.Packets.AppendFailure(dst, id, err.Message)
+			return st.cfg.Packets.AppendFailure(dst, id, err.Message, nil)
 		})
 	default:
 		w.credit += n

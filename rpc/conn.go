@@ -12,7 +12,9 @@ import (
 )
 
 // features are the extensions that this package offers to peers.
-var features = []string{mux.FeatureCancel, mux.FeatureMeta, mux.FeatureEvent, mux.FeatureGoAway, mux.FeatureResume}
+var features = []string{
+	mux.FeatureCancel, mux.FeatureCredit, mux.FeatureMeta, mux.FeatureEvent, mux.FeatureGoAway, mux.FeatureResume,
+}
 
 // conn is one connection of a peer: its session, and what runs under it. A peer that
 // reconnects has several, one after the other.
@@ -94,6 +96,7 @@ func (c *conn) config(hint mux.Hint) mux.Config {
 		EventLoss:        appendEventLoss,
 		MaxEvents:        cfg.Events.MaxQueued,
 		MaxEventBytes:    cfg.Events.MaxQueuedBytes,
+		Streams:          c.streamConfig(),
 		Ended:            c.ended,
 		Overloaded:       c.endpoint.overloaded,
 		Draining:         c.endpoint.draining,

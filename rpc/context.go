@@ -66,6 +66,8 @@ type contextSlab struct {
 type requestExtra struct {
 	meta  atomic.Pointer[requestMeta]  // if the request carries any, or a header of the answer was set
 	state atomic.Pointer[requestState] // from the first call of Done on
+
+	streams *servedStreams // if its method has any; owned by the worker
 }
 
 // requestState makes a context end.
@@ -153,11 +155,15 @@ func (r *requestContext) begun() *requestState {
 	return s
 }
 
-// end ends the context when the handler has returned.
-func (r *requestContext) end() {
+// end ends the context when the handler has returned. Streams that were made for the answer
+// begin when that is sent, unless it failed.
+func (r *requestContext) end(request *mux.Request, failed bool) {
 	slab, place := r.slab(), r.place%slabContexts
 	slab.ended.Or(1 << place)
 	if extras := slab.extras.Load(); extras != nil {
+		if streams := extras[place].streams; streams != nil {
+			streams.answered(request, failed)
+		}
 		if s := extras[place].state.Load(); s != nil {
 			r.finish(s)
 		}

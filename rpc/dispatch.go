@@ -29,7 +29,7 @@ func (c *conn) serve(r *mux.Request, dst []byte) (out []byte, isError bool) {
 			out, isError = c.fail(r, dst, errInternal())
 		}
 		if ctx != nil {
-			ctx.end()
+			ctx.end(r, isError || out == nil)
 		}
 	}()
 	if r.Inline && !r.Meta {
@@ -37,6 +37,9 @@ func (c *conn) serve(r *mux.Request, dst []byte) (out []byte, isError bool) {
 		return c.finish(r, dst, out, err)
 	}
 	ctx = c.newContext(r)
+	if m, ok := r.Target.(*method); ok && m.takesStreams {
+		defer c.router.refuseStreams(r) // those that the handler has not taken
+	}
 	payload := r.Payload
 	if r.Meta {
 		value, err := c.readMeta(ctx, payload)

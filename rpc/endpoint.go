@@ -91,6 +91,9 @@ type Config struct {
 	// Events says how events travel.
 	Events EventConfig
 
+	// Streams says how streams travel.
+	Streams StreamConfig
+
 	// Context is the parent of the contexts of all handlers. Nil means
 	// [context.Background].
 	Context context.Context //nolint:containedctx // the documented lifetime of the endpoint

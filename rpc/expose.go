@@ -2,12 +2,15 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/big"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/d-e-v-grid/netron/codec"
+	"github.com/d-e-v-grid/netron/stream"
 )
 
 // ExposeOption changes how [NewServiceOf] reads a Go value.
@@ -63,7 +66,8 @@ var (
 // parameter is a [context.Context] are the methods of the service, and nothing
 // else is. Fields of type [Property], and others whose tag declares them readonly, are
 // its properties. The methods' other parameters are the arguments; they return nothing, a
-// result, an error, or a result and an error. A method name turns into lower
+// result, an error, or a result and an error. Parameters and results may be streams, see
+// package stream. A method name turns into lower
 // camel case with initialisms kept whole: URLFor is urlFor.
 //
 // qualified is "name@version" or a name alone. Every signature is checked now.
@@ -96,7 +100,9 @@ func NewServiceOf(qualified string, value any, opts ...ExposeOption) (*Service, 
 			return nil, fmt.Errorf("rpc: expose %s: method %s: %w", qualified, goName, err)
 		}
 		m.invoke = directInvoke(wire, rv, goName, m.invoke)
-		m.inline = o.inline[goName]
+		if m.inline = o.inline[goName]; m.inline && m.streaming {
+			return nil, fmt.Errorf("rpc: expose %s: method %s has streams, and cannot be inline", qualified, goName)
+		}
 		s.add(m)
 		s.useOn(&o, goName, wire)
 		delete(o.names, goName)
@@ -141,6 +147,23 @@ type shape struct {
 	variadic bool
 	result   reflect.Type // nil if there is none
 	hasError bool
+
+	streams []*stream.Shape // of the params; those that are no streams have none
+	returns *stream.Shape   // of the result; nil if that is no stream
+	duplex  bool            // the last parameter, or for a caller the result, is a [stream.Duplex]
+}
+
+// hasStreams reports whether there is any stream in the signature.
+func (s *shape) hasStreams() bool { return s.returns != nil || s.takesStreams() }
+
+func (s *shape) takesStreams() bool {
+	return slices.ContainsFunc(s.streams, func(p *stream.Shape) bool { return p != nil })
+}
+
+// isStream reports whether values of the type are streams.
+func isStream(t reflect.Type) bool {
+	s, err := stream.ShapeOf(t)
+	return s != nil || err != nil
 }
 
 // shapeOf reads the signature of a function whose first parameter is a context.
@@ -152,14 +175,23 @@ func shapeOf(t reflect.Type, isService func(reflect.Type) bool) (shape, error) {
 		if s.variadic && i == t.NumIn()-1 {
 			p = p.Elem()
 		}
-		if isService(p) && (!s.variadic || i < t.NumIn()-1) {
-			s.params = append(s.params, p)
-			continue
+		s.params, s.streams = append(s.params, p), append(s.streams, nil)
+		if rest := s.variadic && i == t.NumIn()-1; !rest {
+			if isService(p) {
+				continue
+			}
+			of, err := stream.ShapeOf(p)
+			if err != nil {
+				return s, fmt.Errorf("parameter %d: %w", i, err)
+			}
+			if of != nil {
+				s.streams[i-1] = of
+				continue
+			}
 		}
 		if err := codec.Check(p); err != nil {
 			return s, fmt.Errorf("parameter %d: %w", i, err)
 		}
-		s.params = append(s.params, p)
 	}
 	n := t.NumOut()
 	if n > 0 && t.Out(n-1) == errorType {
@@ -174,6 +206,13 @@ func shapeOf(t reflect.Type, isService func(reflect.Type) bool) (shape, error) {
 		if isService(s.result) {
 			return s, nil
 		}
+		of, err := stream.ShapeOf(s.result)
+		if err != nil {
+			return s, fmt.Errorf("result: %w", err)
+		}
+		if s.returns = of; of != nil {
+			return s, nil
+		}
 		if err := codec.Check(s.result); err != nil {
 			return s, fmt.Errorf("result: %w", err)
 		}
@@ -184,6 +223,9 @@ func shapeOf(t reflect.Type, isService func(reflect.Type) bool) (shape, error) {
 // newReflectMethod wraps a bound method value.
 func newReflectMethod(name string, fn reflect.Value, optional int) (*method, error) {
 	s, err := shapeOf(fn.Type(), isService)
+	if err == nil {
+		err = s.checkServed()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -194,57 +236,156 @@ func newReflectMethod(name string, fn reflect.Value, optional int) (*method, err
 	if optional < 0 || optional > fixed {
 		return nil, fmt.Errorf("%d optional parameters declared, it has %d", optional, fixed)
 	}
-	m := &method{name: name, result: typeName(s.result)}
+	m := &method{name: name, result: typeName(s.result), streaming: s.hasStreams(), takesStreams: s.takesStreams()}
 	for _, p := range s.params {
 		m.args = append(m.args, typeName(p))
 	}
-	m.invoke = func(ctx context.Context, args []byte, n int, lim codec.Limits, dst []byte) ([]byte, error) {
-		decoder := codec.NewDecoder(args, lim)
-		d := &decoder
-		in := make([]reflect.Value, 1, 1+len(s.params))
-		in[0] = reflect.ValueOf(ctx)
-		for i := range fixed {
-			arg := reflect.New(s.params[i]).Elem()
-			switch {
-			case i >= n || (d.PeekKind() == codec.KindUndefined && !holdsUndefined(s.params[i])):
-				if i < fixed-optional && arg.Kind() != reflect.Pointer {
-					return dst, missingArgument(name, i)
-				}
-				if i < n {
-					if err := d.Skip(); err != nil {
-						return dst, argumentsError(err)
-					}
-				}
-			case isService(s.params[i]):
-				if err := decodeService(ctx, d, arg); err != nil {
-					return dst, serviceArgumentError(name, i, err)
-				}
-			default:
-				if err := d.DecodeValue(arg); err != nil {
-					return dst, argumentError(name, i, err)
-				}
-			}
-			in = append(in, arg)
+	if s.duplex {
+		m.result = streamTypeName
+	}
+	f := &reflectMethod{method: m, shape: s, fn: fn, fixed: fixed, optional: optional}
+	m.invoke = f.invoke
+	return m, nil
+}
+
+// reflectMethod calls a function through package reflect.
+type reflectMethod struct {
+	*method
+	shape
+	fn              reflect.Value
+	fixed, optional int // parameters
+}
+
+func (f *reflectMethod) invoke(ctx context.Context, args []byte, n int, lim codec.Limits, dst []byte) ([]byte, error) {
+	if f.streaming {
+		return f.invokeStreams(ctx, args, n, lim, dst)
+	}
+	in, err := f.decode(ctx, args, n, lim, nil)
+	if err != nil {
+		return dst, err
+	}
+	return appendResults(ctx, dst, f.method, f.shape, f.call(in))
+}
+
+// invokeStreams is invoke for a method with streams.
+func (f *reflectMethod) invokeStreams(ctx context.Context, args []byte, n int, lim codec.Limits, dst []byte) (out []byte, err error) {
+	streams, streamCtx, err := beginStreams(ctx, f.method, f.returns != nil || f.duplex)
+	if err != nil {
+		return dst, err
+	}
+	answering := false
+	defer func() {
+		if !answering { // it has failed, or panicked
+			streams.end(context.Canceled)
 		}
-		rest := max(n-fixed, 0)
-		if !s.variadic {
-			if err := finishArguments(d, rest); err != nil {
-				return dst, err
-			}
-			return appendResults(ctx, dst, m, s, fn.Call(in))
+	}()
+	in, err := f.decode(streamCtx, args, n, lim, streams)
+	if err != nil {
+		return dst, err
+	}
+	if f.duplex {
+		out, err = streams.talk(dst, f, in)
+		answering = err == nil
+		return out, err
+	}
+	results := f.call(in)
+	if f.returns == nil {
+		hidden := streams.returned()
+		out, err = appendResults(ctx, dst, f.method, f.shape, results)
+		if err == nil && hidden != nil {
+			return dst, hidden
 		}
-		list := reflect.New(fn.Type().In(1 + fixed)).Elem()
-		if rest > 0 {
-			if err := d.DecodeValues(list, rest); err != nil {
-				return dst, &Error{Code: InvalidArgument, Message: fmt.Sprintf("arguments of %s from %d on: %v", name, 1+fixed, err), cause: err}
-			}
-		}
-		if err := finishArguments(d, 0); err != nil {
+		return out, err
+	}
+	if f.hasError {
+		if err, _ := reflect.TypeAssert[error](results[len(results)-1]); err != nil {
 			return dst, err
 		}
-		return appendResults(ctx, dst, m, s, fn.CallSlice(append(in, list)))
 	}
-	return m, nil
+	value := results[0]
+	if value.IsNil() {
+		return dst, resultError(f.name, errors.New("the stream is nil"))
+	}
+	out, err = streams.result(dst, !f.returns.IsBytes(), value, func(o *stream.Out) error { return f.returns.Send(o, value) })
+	if answering = err == nil; !answering {
+		closeSource(value)
+	}
+	return out, err
+}
+
+func (f *reflectMethod) call(in []reflect.Value) []reflect.Value {
+	if f.variadic {
+		return f.fn.CallSlice(in)
+	}
+	return f.fn.Call(in)
+}
+
+// decode returns what the function is called with.
+func (f *reflectMethod) decode(ctx context.Context, args []byte, n int, lim codec.Limits, streams *servedStreams) ([]reflect.Value, error) {
+	decoder := codec.NewDecoder(args, lim)
+	d := &decoder
+	in := make([]reflect.Value, 1, 1+len(f.params))
+	in[0] = reflect.ValueOf(ctx)
+	for i := range f.fixed {
+		p := f.params[i]
+		arg := reflect.New(p).Elem()
+		switch {
+		case i >= n || (d.PeekKind() == codec.KindUndefined && !holdsUndefined(p)):
+			if i < f.fixed-f.optional && arg.Kind() != reflect.Pointer || f.streams[i] != nil {
+				return nil, missingArgument(f.name, i)
+			}
+			if i < n {
+				if err := d.Skip(); err != nil {
+					return nil, argumentsError(err)
+				}
+			}
+		case isService(p):
+			if err := decodeService(ctx, d, arg); err != nil {
+				return nil, serviceArgumentError(f.name, i, err)
+			}
+		case f.streams[i] != nil:
+			from, err := streams.argument(d)
+			if err != nil {
+				return nil, serviceArgumentError(f.name, i, err)
+			}
+			if f.streams[i].IsDuplex() {
+				break // talk makes it
+			}
+			arg = f.streams[i].Receive(from)
+		default:
+			if err := d.DecodeValue(arg); err != nil {
+				return nil, argumentError(f.name, i, err)
+			}
+		}
+		in = append(in, arg)
+	}
+	rest := max(n-f.fixed, 0)
+	if !f.variadic {
+		return in, finishArguments(d, rest)
+	}
+	list := reflect.New(f.fn.Type().In(1 + f.fixed)).Elem()
+	if rest > 0 {
+		if err := d.DecodeValues(list, rest); err != nil {
+			return nil, &Error{Code: InvalidArgument, Message: fmt.Sprintf("arguments of %s from %d on: %v", f.name, 1+f.fixed, err), cause: err}
+		}
+	}
+	return append(in, list), finishArguments(d, 0)
+}
+
+// checkServed returns what is wrong with the streams of a method.
+func (s *shape) checkServed() error {
+	for i, p := range s.streams {
+		if p == nil || !p.IsDuplex() {
+			continue
+		}
+		if s.duplex = true; i != len(s.streams)-1 || s.result != nil {
+			return errors.New("a stream.Duplex must be the last parameter, of a method without a result")
+		}
+	}
+	if s.returns != nil && s.returns.IsDuplex() {
+		return errors.New("a stream.Duplex is a parameter of a method, and the result for its callers")
+	}
+	return nil
 }
 
 // holdsUndefined reports whether an argument that is given as undefined is passed
@@ -279,11 +420,17 @@ var (
 	setType    = reflect.TypeFor[codec.Set]()
 )
 
+// streamTypeName is what TypeScript calls a stream.
+const streamTypeName = "ReadableStream"
+
 // typeName returns what TypeScript calls a type, for the metadata. Peers show it
 // and never depend on it.
 func typeName(t reflect.Type) string {
 	if t == nil {
 		return "void"
+	}
+	if isStream(t) {
+		return streamTypeName
 	}
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()

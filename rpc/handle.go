@@ -31,7 +31,8 @@ func Handle[A, R any](s *Service, name string, fn func(ctx context.Context, args
 			m.args = append(m.args, typeName(f.Type))
 		}
 	}
-	if hasService := slices.ContainsFunc(exportedTypes(t), isService); hasService || isService(reflect.TypeFor[R]()) {
+	special := func(t reflect.Type) bool { return isService(t) || isStream(t) }
+	if slices.ContainsFunc(exportedTypes(t), special) || special(reflect.TypeFor[R]()) {
 		reflected, err := newServiceMethod(name, fn)
 		if err != nil {
 			s.fail(fmt.Errorf("rpc: method %q of service %s: %w", name, s.QualifiedName(), err))
@@ -58,7 +59,7 @@ func exportedTypes(t reflect.Type) []reflect.Type {
 	return types
 }
 
-// newServiceMethod returns a method with a service among its arguments, or for a
+// newServiceMethod returns a method with a service or a stream among its arguments, or for a
 // result. It goes through reflection.
 func newServiceMethod[A, R any](name string, fn func(ctx context.Context, args *A) (R, error)) (*method, error) {
 	a := reflect.TypeFor[A]()

@@ -25,6 +25,9 @@ type method struct {
 
 	limit time.Duration // of a task, 0 for none; methods have none
 
+	streaming    bool // it takes or returns streams
+	takesStreams bool
+
 	inline bool         // fixed once the service is exposed
 	mean   atomic.Int64 // of the time that a call takes, exponentially weighted, in nanoseconds
 	alone  atomic.Bool  // the mean says that a call is worth a worker of its own
@@ -58,7 +61,7 @@ func (m *method) Dispatch() mux.Dispatch {
 	switch {
 	case m.inline:
 		return mux.Inline
-	case m.alone.Load():
+	case m.takesStreams || m.alone.Load():
 		return mux.Alone
 	}
 	return mux.Batched

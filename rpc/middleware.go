@@ -50,15 +50,16 @@ func (o Op) wireType() wire.Type {
 // Request is an operation on its way to where it is carried out, as a [Middleware]
 // sees it. It lives until the outermost handler returns.
 type Request struct {
-	op     Op
-	client bool
-	peer   *Peer
-	owner  *Service
-	stub   *Stub
-	conn   *conn // of an outgoing task
-	member string
-	args   []byte
-	count  int
+	op      Op
+	client  bool
+	peer    *Peer
+	owner   *Service
+	stub    *Stub
+	conn    *conn       // of an outgoing task
+	streams *streamCall // of an outgoing call, nil if it has none
+	member  string
+	args    []byte
+	count   int
 
 	// Of the server: where the result goes.
 	method *method
@@ -272,6 +273,9 @@ func newClientRequest(p *Peer, op Op, s *Stub, member string, args []byte, n int
 // sendRequest is the innermost handler of a client: it sends the request, and may be
 // called again to send it anew.
 func sendRequest(ctx context.Context, r *Request) (codec.Raw, error) {
+	if r.streams != nil {
+		return r.streams.sendRequest(ctx, r)
+	}
 	var c *mux.Call
 	if r.stub != nil {
 		var err error

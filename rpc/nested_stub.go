@@ -153,6 +153,9 @@ func (p *Peer) appendArgument(dst []byte, arg any) ([]byte, error) {
 	case *Service:
 		return dst, errors.New("a service of this side cannot be passed: expose it, or publish it at the peer")
 	}
+	if isStreamValue(arg) {
+		return dst, errStreamCall
+	}
 	return codec.Append(dst, arg)
 }
 

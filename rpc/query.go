@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/d-e-v-grid/netron/codec"
+	"github.com/d-e-v-grid/netron/stream"
 )
 
 // nameTag is the struct tag that gives a field of a client struct another name on
@@ -36,6 +37,9 @@ const nameTag = "netron"
 //
 // Trailing arguments that are nil pointers are left out, so that the service sees
 // them as not given.
+//
+// Parameters and results may be streams, see package stream. A func that returns an
+// [iter.Seq2] and no error makes its call when the sequence is used.
 //
 // The names are checked now: a method that the service does not have is an error
 // of code [NotFound]. Argument counts are not on the wire and cannot be checked.
@@ -147,11 +151,18 @@ func newClientFunc(stub *Stub, name string, t reflect.Type) (reflect.Value, erro
 	if err != nil {
 		return reflect.Value{}, err
 	}
-	if !s.hasError {
+	lazy := s.returns != nil && s.returns.IsLazy() && !s.hasError
+	if !s.hasError && !lazy {
 		return reflect.Value{}, fmt.Errorf("%s does not return an error", t)
+	}
+	if slices.ContainsFunc(s.streams, func(p *stream.Shape) bool { return p != nil && p.IsDuplex() }) {
+		return reflect.Value{}, fmt.Errorf("%s has a stream.Duplex for a parameter; for callers it is the result", t)
 	}
 	if slices.ContainsFunc(s.params, isClient) {
 		return reflect.Value{}, fmt.Errorf("%s has a struct of funcs for a parameter; services are passed as *Stub", t)
+	}
+	if s.hasStreams() && s.result != nil && (s.result == stubType || isClient(s.result)) {
+		return reflect.Value{}, fmt.Errorf("%s passes a stream and returns a service, which cannot be together", t)
 	}
 	if d := directs()[t]; d.client != nil {
 		return reflect.ValueOf(d.client(stub, name)), nil
@@ -166,6 +177,9 @@ func newClientFunc(stub *Stub, name string, t reflect.Type) (reflect.Value, erro
 				args = append(args, last.Index(i))
 			}
 		}
+		if s.hasStreams() {
+			return callStreamsReflect(ctx, stub, name, &s, args)
+		}
 		var result reflect.Value
 		if s.result != nil {
 			result = reflect.New(s.result)
@@ -179,15 +193,48 @@ func newClientFunc(stub *Stub, name string, t reflect.Type) (reflect.Value, erro
 	}), nil
 }
 
-// callReflect calls a method and stores the result in the pointer result, unless
-// that is invalid.
-func callReflect(ctx context.Context, stub *Stub, name string, args []reflect.Value, result reflect.Value) error {
+// callStreamsReflect calls a method with streams, and returns what a func of the signature does.
+func callStreamsReflect(ctx context.Context, stub *Stub, name string, s *shape, values []reflect.Value) []reflect.Value {
+	values = withoutLast(values)
+	args := make([]argument, len(values))
+	for i, v := range values {
+		args[i].value = v
+		if i < len(s.streams) {
+			args[i].stream = s.streams[i]
+		}
+	}
+	if s.returns != nil && !s.hasError {
+		return []reflect.Value{s.returns.Lazy(func() (in *stream.In, err error) {
+			err = stub.callStreaming(ctx, name, args, s.returns, reflect.ValueOf(&in))
+			return in, err
+		})}
+	}
+	var result reflect.Value
+	if s.result != nil {
+		result = reflect.New(s.result)
+	}
+	err := errorValue(stub.callStreaming(ctx, name, args, s.returns, result))
+	if s.result == nil {
+		return []reflect.Value{err}
+	}
+	return []reflect.Value{result.Elem(), err}
+}
+
+// withoutLast returns arguments without those at the end that are nil pointers.
+func withoutLast(args []reflect.Value) []reflect.Value {
 	for len(args) > 0 {
 		if last := args[len(args)-1]; last.Kind() != reflect.Pointer || !last.IsNil() {
 			break
 		}
 		args = args[:len(args)-1]
 	}
+	return args
+}
+
+// callReflect calls a method and stores the result in the pointer result, unless
+// that is invalid.
+func callReflect(ctx context.Context, stub *Stub, name string, args []reflect.Value, result reflect.Value) error {
+	args = withoutLast(args)
 	err := callReflectOnce(ctx, stub, name, args, result)
 	if stub.peer.mayRetry(ctx, err) {
 		return stub.peer.retried(ctx, err, func(ctx context.Context) error { return callReflectOnce(ctx, stub, name, args, result) })

@@ -53,6 +53,9 @@ func (t *router) routeCall(r *mux.Request, d *codec.Decoder, n int) {
 	view := t.endpoint.services.view.Load()
 	if t.view == view && bytes.HasPrefix(named, t.prefix) {
 		r.Target, r.Offset, r.Count = t.method, len(r.Payload)-len(named)+len(t.prefix), n-2
+		if t.method.takesStreams {
+			t.expectStreams(r)
+		}
 		return
 	}
 	id, err := d.StringBytes()
@@ -74,4 +77,39 @@ func (t *router) routeCall(r *mux.Request, d *codec.Decoder, n int) {
 	t.view, t.method = view, m
 	t.prefix = append(t.prefix[:0], named[:len(named)-d.Len()]...)
 	r.Target, r.Offset, r.Count = m, len(r.Payload)-d.Len(), n-2
+	if m.takesStreams {
+		t.expectStreams(r)
+	}
+}
+
+// expectStreams looks for the streams that a request announces: their chunks are right behind,
+// and its handler will come later than they do.
+func (t *router) expectStreams(r *mux.Request) {
+	t.announced(r, func(ref codec.StreamReference) { r.Session().ExpectReader(ref.StreamID, ref.Live) })
+}
+
+// refuseStreams gives up the streams that a request announces and that nobody has opened.
+func (t *router) refuseStreams(r *mux.Request) {
+	t.announced(r, func(ref codec.StreamReference) { r.Session().RefuseReader(ref.StreamID) })
+}
+
+// announced calls fn for each argument of a request that is a stream which the peer writes.
+func (t *router) announced(r *mux.Request, fn func(codec.StreamReference)) {
+	var d codec.Decoder
+	d.Reset(r.Payload[r.Offset:], t.endpoint.cfg.Limits)
+	for range r.Count {
+		if d.PeekKind() != codec.KindStreamReference {
+			if d.Skip() != nil {
+				return
+			}
+			continue
+		}
+		var ref codec.StreamReference
+		if d.Decode(&ref) != nil {
+			return
+		}
+		if ref.Writable {
+			fn(ref)
+		}
+	}
 }

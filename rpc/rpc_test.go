@@ -190,7 +190,7 @@ func TestStubCallErrors(t *testing.T) {
 		{"hidden", nil, Error{Code: NotFound, Message: "Method 'sample.hidden' not found"}},
 		{"add", []any{1}, Error{Code: InvalidArgument, Message: "missing argument 2 of add"}},
 		{"add", []any{1, codec.Undefined{}}, Error{Code: InvalidArgument, Message: "missing argument 2 of add"}},
-		{"add", []any{1, make(chan int)}, Error{Code: InvalidArgument, Message: "argument 2 of add: codec: unsupported type chan int"}},
+		{"add", []any{1, make(chan<- int)}, Error{Code: InvalidArgument, Message: "argument 2 of add: codec: unsupported type chan<- int"}},
 	}
 	for _, tt := range tests {
 		err := stub.Call(t.Context(), tt.method, nil, tt.args...)

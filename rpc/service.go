@@ -89,6 +89,8 @@ func (s *Service) Inline(names ...string) {
 			s.fail(fmt.Errorf("rpc: method %q of service %s declared inline after the service was exposed", name, s.QualifiedName()))
 		case m == nil:
 			s.fail(fmt.Errorf("rpc: service %s has no method %q to be inline", s.QualifiedName(), name))
+		case m.streaming:
+			s.fail(fmt.Errorf("rpc: method %q of service %s has streams, and cannot be inline", name, s.QualifiedName()))
 		default:
 			m.inline = true
 		}

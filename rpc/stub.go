@@ -116,7 +116,15 @@ func (s *Stub) finish(ctx context.Context, op Op, member string, c *mux.Call, st
 // If the method returns a service, result is a pointer to a *Stub, which is to be
 // released: see [Stub.Release]. A *Stub among args is passed as the service that it
 // stands for.
+//
+// Streams are passed as what package stream lists; whatever implements [io.Reader] is one of
+// bytes. If the method returns one, result is a pointer to the form that is wanted; a pointer to any gets
+// an iter.Seq2[any, error]. Read it to the end, break off, close it, or end ctx: until then it
+// is held. Without a deadline in ctx the default time limit begins when all arguments have been sent.
 func (s *Stub) Call(ctx context.Context, method string, result any, args ...any) error {
+	if asksForStreams(result, args) {
+		return s.callStreams(ctx, method, result, args)
+	}
 	return s.ask(ctx, OpCall, method, result, args)
 }
 
@@ -155,7 +163,11 @@ func (s *Stub) request(method string, args []any) (*mux.Call, error) {
 
 // begin starts the encoding of a call with n arguments.
 func (s *Stub) begin(method string, n int) (*mux.Call, error) {
-	view := s.view.Load()
+	return s.beginOn(s.view.Load(), method, n)
+}
+
+// beginOn is begin over the connection of a view.
+func (s *Stub) beginOn(view *stubView, method string, n int) (*mux.Call, error) {
 	prefix := view.methods[method]
 	if prefix == nil {
 		return nil, s.noMethod(method)

@@ -124,6 +124,9 @@ func (e *Endpoint) AddTask(name string, fn any, opts ...TaskOption) error {
 	if err != nil {
 		return Errorf(InvalidArgument, "rpc: add task %s: %w", name, err)
 	}
+	if m.streaming {
+		return Errorf(InvalidArgument, "rpc: add task %s: tasks have no streams, methods of services do", name)
+	}
 	o := taskOptions{overwrite: e.cfg.TaskOverwrite}
 	for _, opt := range opts {
 		opt(&o)
