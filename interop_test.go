@@ -15,14 +15,12 @@ import (
 	"github.com/d-e-v-grid/netron/codec"
 	"github.com/d-e-v-grid/netron/internal/tspeer"
 	"github.com/d-e-v-grid/netron/pubsub"
+	"github.com/d-e-v-grid/netron/stream"
 )
 
-// notYet are the abilities that the conversations of this test must not need.
-const notYet = tspeer.Streams
-
-// conversations calls f for each recorded conversation that keep selects by its
-// client and what it needs, with each driver.
-func conversations(t *testing.T, keep func(client string, needs tspeer.Features) bool, f func(*testing.T, *tspeer.Conversation, netron.Driver)) {
+// conversations calls f for each recorded conversation that keep selects by what it
+// is and needs, with each driver.
+func conversations(t *testing.T, keep func(c *tspeer.Conversation, needs tspeer.Features) bool, f func(*testing.T, *tspeer.Conversation, netron.Driver)) {
 	t.Helper()
 	all, err := tspeer.Load()
 	if err != nil {
@@ -34,7 +32,7 @@ func conversations(t *testing.T, keep func(client string, needs tspeer.Features)
 		if err != nil {
 			t.Fatalf("%v: %v", c, err)
 		}
-		if !keep(c.Client, needs) || (testing.Short() && needs.Has(tspeer.Slow|tspeer.Large)) {
+		if !keep(c, needs) || (testing.Short() && needs.Has(tspeer.Slow|tspeer.Large)) {
 			continue
 		}
 		n++
@@ -143,7 +141,7 @@ func values(args []codec.Raw) []any {
 
 // TestRecordedClients lets recorded TypeScript clients talk to our listener.
 func TestRecordedClients(t *testing.T) {
-	keep := func(_ string, needs tspeer.Features) bool { return !needs.Has(notYet) }
+	keep := func(*tspeer.Conversation, tspeer.Features) bool { return true }
 	conversations(t, keep, func(t *testing.T, c *tspeer.Conversation, driver netron.Driver) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
@@ -157,14 +155,18 @@ func TestRecordedClients(t *testing.T) {
 
 // TestRecordedServers lets our dialler talk to recorded TypeScript servers.
 func TestRecordedServers(t *testing.T) {
-	keep := func(client string, needs tspeer.Features) bool {
+	keep := func(c *tspeer.Conversation, needs tspeer.Features) bool {
 		switch {
-		case client == tspeer.Raw:
+		case c.Client == tspeer.Raw:
 			return false // no ordinary program behaves like these clients
-		case client == tspeer.Browser && needs.Has(tspeer.ServerTasks):
+		case c.Client == tspeer.Browser && needs.Has(tspeer.ServerTasks):
 			return false // browsers answer null and maps where we answer undefined and errors
+		case c.Client == tspeer.Browser && c.Name == "stream-upload-at-once":
+			return false // the server lost chunks that the client had sent before the call
+		case c.Client == tspeer.Titan && c.Name == "stream-upload-native":
+			return false // the server did not find the id that the client had written
 		}
-		return !needs.Has(notYet)
+		return true
 	}
 	conversations(t, keep, func(t *testing.T, c *tspeer.Conversation, driver netron.Driver) {
 		calls, err := c.Calls()
@@ -321,6 +323,15 @@ func (p *program) perform(ctx context.Context, i int, c *tspeer.Call) {
 			p.nested[i] = stub
 			return
 		}
+		if want, ok := c.Result.(tspeer.Stream); ok {
+			p.callStream(ctx, c, want)
+			return
+		}
+		for _, arg := range c.Args {
+			if s, ok := arg.(tspeer.Stream); ok {
+				ctx = stream.With(ctx, stream.Options{Live: s.Live})
+			}
+		}
 		err = p.stub(c).Call(ctx, c.Name, &result, p.arguments(c.Args)...)
 	case tspeer.OpGet:
 		err = p.stub(c).Get(ctx, c.Name, &result)
@@ -356,6 +367,45 @@ func (p *program) perform(ctx context.Context, i int, c *tspeer.Call) {
 	}
 	p.check(c, result, err)
 	p.wantEvents(c)
+}
+
+// callStream makes a call whose result is a stream.
+func (p *program) callStream(ctx context.Context, c *tspeer.Call, want tspeer.Stream) {
+	p.t.Helper()
+	var seq iter.Seq2[codec.Raw, error]
+	if err := p.stub(c).Call(ctx, c.Name, &seq, p.arguments(c.Args)...); err != nil {
+		p.t.Errorf("%s: %v", c.Name, err)
+		return
+	}
+	got := []any{}
+	for raw, err := range seq {
+		if err != nil {
+			p.t.Errorf("%s: after %d items: %v", c.Name, len(got), err)
+			return
+		}
+		v, err := tspeer.DecodeValue(tspeer.Current, raw)
+		if err != nil {
+			p.t.Errorf("%s: item %d: %v", c.Name, len(got), err)
+			return
+		}
+		got = append(got, v)
+	}
+	if len(got) != len(want.Items) {
+		p.t.Errorf("%s: %d items, want %d", c.Name, len(got), len(want.Items))
+	} else if err := tspeer.Diff(got, append([]any{}, want.Items...)); err != nil {
+		p.t.Errorf("%s: %v", c.Name, err)
+	}
+}
+
+// streamed returns a sequence of the items of a recorded stream.
+func streamed(s tspeer.Stream) iter.Seq2[codec.Raw, error] {
+	return func(yield func(codec.Raw, error) bool) {
+		for _, item := range s.Items {
+			if !yield(tspeer.AppendValue(nil, tspeer.Current, item), nil) {
+				return
+			}
+		}
+	}
 }
 
 // published checks the outcome of publishing a service, or of taking it back. What was
@@ -400,6 +450,10 @@ func (p *program) arguments(args []any) []any {
 	p.t.Helper()
 	list := make([]any, len(args))
 	for i, arg := range args {
+		if s, ok := arg.(tspeer.Stream); ok {
+			list[i] = streamed(s)
+			continue
+		}
 		raw := tspeer.AppendValue(nil, tspeer.Current, arg)
 		list[i] = codec.Raw(raw)
 		var v any

@@ -306,7 +306,7 @@ func (f *reflectMethod) invokeStreams(ctx context.Context, args []byte, n int, l
 	if value.IsNil() {
 		return dst, resultError(f.name, errors.New("the stream is nil"))
 	}
-	out, err = streams.result(dst, !f.returns.IsBytes(), value, func(o *stream.Out) error { return f.returns.Send(o, value) })
+	out, err = streams.result(dst, value, func(o *stream.Out) error { return f.returns.Send(o, value) })
 	if answering = err == nil; !answering {
 		closeSource(value)
 	}

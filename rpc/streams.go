@@ -120,12 +120,12 @@ func (s *servedStreams) argumentEnded(err error, seen bool) {
 
 // result appends the reference to a stream that is the result, and keeps run for later: the
 // answer must be on its way before the first chunk.
-func (s *servedStreams) result(dst []byte, live bool, value reflect.Value, run func(*stream.Out) error) ([]byte, error) {
-	w, err := s.conn.session.NewWriter(live)
+func (s *servedStreams) result(dst []byte, value reflect.Value, run func(*stream.Out) error) ([]byte, error) {
+	w, err := s.conn.session.NewWriter(true)
 	if err != nil {
 		return dst, streamOpenError(err)
 	}
-	ref := codec.StreamReference{StreamID: w.ID(), Writable: true, Live: live, PeerID: s.conn.peer.localID()}
+	ref := codec.StreamReference{StreamID: w.ID(), Writable: true, Live: true, PeerID: s.conn.peer.localID()}
 	out, err := codec.Append(dst, ref)
 	if err != nil {
 		w.Drop()
@@ -248,7 +248,7 @@ func asStreamError(err error) error {
 // is its last parameter. in has all but that.
 func (s *servedStreams) talk(dst []byte, f *reflectMethod, in []reflect.Value) ([]byte, error) {
 	from, of := s.ins[len(s.ins)-1], f.streams[len(f.streams)-1]
-	return s.result(dst, true, reflect.Value{}, func(o *stream.Out) error {
+	return s.result(dst, reflect.Value{}, func(o *stream.Out) error {
 		d := of.Join(from, o)
 		results := f.call(append(in[:len(in)-1], d))
 		var err error

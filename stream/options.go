@@ -5,7 +5,7 @@ import "context"
 // Options says how the arguments of a call are streamed.
 type Options struct {
 	// Live streams may be silent for long. The reader of others gives up when nothing came for
-	// its stream time limit, 60 s unless configured. Results are live unless they are bytes.
+	// its stream time limit, 60 s unless configured. Results always are live.
 	Live bool
 
 	// ChunkSize is how many bytes of an [io.Reader] travel together at most. Default 64 KiB.

@@ -126,9 +126,6 @@ func ShapeOfValue(v any) (*Shape, error) {
 // IsDuplex reports whether the shape is a [Duplex], which is a stream of either direction.
 func (s *Shape) IsDuplex() bool { return s.form == formDuplex }
 
-// IsBytes reports whether the chunks of the stream are bytes.
-func (s *Shape) IsBytes() bool { return s.form == formBytes }
-
 // Hides reports whether the form of the stream has no place for an error.
 func (s *Shape) Hides() bool { return s.form == formSeq || s.form == formChan }
 

@@ -6,11 +6,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"iter"
 	"runtime"
 	"time"
 
 	"github.com/d-e-v-grid/netron"
 	"github.com/d-e-v-grid/netron/codec"
+	"github.com/d-e-v-grid/netron/stream"
 )
 
 // ServiceName is the name under which [Expose] exposes the service.
@@ -158,6 +161,72 @@ func emit(ctx context.Context, name string, args []codec.Raw) error {
 	return err
 }
 
+// Count streams the numbers from 0 to n-1.
+func (*Calculator) Count(ctx context.Context, n float64) iter.Seq2[float64, error] {
+	return func(yield func(float64, error) bool) {
+		for i := 0.0; i < n && ctx.Err() == nil && yield(i, nil); i++ {
+		}
+	}
+}
+
+// chunkSize is the size of the chunks of [Calculator.Download], in bytes.
+const chunkSize = 64 << 10
+
+// Download streams n bytes in chunks of 64 KiB, of which byte k is k & 0xff.
+func (*Calculator) Download(_ context.Context, n float64) io.Reader {
+	pattern := make([]byte, chunkSize)
+	for k := range pattern {
+		pattern[k] = byte(k)
+	}
+	return stream.Bytes(func(_ context.Context, w *stream.Writer) error {
+		for left := int64(n); left > 0; left -= chunkSize {
+			if _, err := w.Write(pattern[:min(left, chunkSize)]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Pump streams a number of chunks of one size, in bytes.
+func (*Calculator) Pump(_ context.Context, chunks, size float64) (io.Reader, error) {
+	if size < 0 || size > maxPumped {
+		return nil, netron.Errorf(netron.InvalidArgument, "chunks of %v bytes, want 0 to %d", size, maxPumped)
+	}
+	return stream.Bytes(func(_ context.Context, w *stream.Writer) error {
+		for i := 0.0; i < chunks; i++ {
+			p, err := w.Reserve(int(size))
+			if err != nil {
+				return err
+			}
+			if err := w.Commit(len(p)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}), nil
+}
+
+// maxPumped limits the chunks of [Calculator.Pump], in bytes.
+const maxPumped = 8 << 20
+
+// Upload returns how many bytes a stream has.
+func (*Calculator) Upload(_ context.Context, body *stream.Reader) (int64, error) {
+	return io.Copy(io.Discard, body)
+}
+
+// SumStream adds the numbers of a stream up.
+func (*Calculator) SumStream(_ context.Context, numbers iter.Seq2[float64, error]) (float64, error) {
+	total := 0.0
+	for n, err := range numbers {
+		if err != nil {
+			return 0, err
+		}
+		total += n
+	}
+	return total, nil
+}
+
 // Sleep returns v after ms milliseconds.
 func (*Calculator) Sleep(ctx context.Context, ms float64, v codec.Raw) (codec.Raw, error) {
 	t := time.NewTimer(time.Duration(ms * float64(time.Millisecond)))
@@ -224,6 +293,12 @@ type Client struct {
 	Child    func(ctx context.Context, n float64) (*InnerClient, error)
 	Nothing  func(ctx context.Context) error
 	Sleep    func(ctx context.Context, ms float64, v any) (any, error)
+
+	Count     func(ctx context.Context, n float64) iter.Seq2[float64, error]
+	Download  func(ctx context.Context, n float64) (*stream.Reader, error)
+	Pump      func(ctx context.Context, chunks, size float64) (*stream.Reader, error)
+	Upload    func(ctx context.Context, body io.Reader) (int64, error)
+	SumStream func(ctx context.Context, numbers iter.Seq2[float64, error]) (float64, error)
 }
 
 // InnerClient is the service that Child returns, as Go callers see it.
