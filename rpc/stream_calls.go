@@ -404,7 +404,7 @@ func (c *streamCall) take(reply mux.Reply, want *stream.Shape, result reflect.Va
 		}
 		return false, err
 	case !isReference:
-		return false, answerError(fmt.Errorf("it is a %v, not a stream", codec.Raw(reply.Payload).Kind()))
+		return false, answerError(fmt.Errorf("it is %v, not a stream", codec.Raw(reply.Payload).Kind()))
 	}
 	in, err := c.receive(reply.Payload)
 	if err != nil {

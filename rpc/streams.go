@@ -87,7 +87,7 @@ func (s *servedStreams) returned() error {
 // argument decodes a reference to a stream that the peer writes.
 func (s *servedStreams) argument(d *codec.Decoder) (*stream.In, error) {
 	if k := d.PeekKind(); k != codec.KindStreamReference {
-		return nil, fmt.Errorf("it is a %v, not a stream", k)
+		return nil, fmt.Errorf("it is %v, not a stream", k)
 	}
 	var ref codec.StreamReference
 	if err := d.Decode(&ref); err != nil {

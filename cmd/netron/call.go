@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"iter"
 	"math"
 	"math/big"
 	"strings"
@@ -15,12 +17,14 @@ import (
 	"github.com/d-e-v-grid/netron/codec"
 )
 
-// runCall calls one method and prints its result as JSON.
+// runCall calls one method and prints its result as JSON, or a stream as its items.
 func runCall(ctx context.Context, e *env, args []string) error {
 	flags := newFlags(e, "call", "[flags] URL SERVICE METHOD [ARG...]")
-	timeout := flags.Duration("timeout", 5*time.Second, "time limit for connecting and for the call")
+	timeout := flags.Duration("timeout", 5*time.Second, "time limit for connecting, and for the answer once streams have been sent")
 	header := flags.StringArray("header", nil, "`NAME: VALUE` of a header of the upgrade request; may be repeated")
 	task := flags.Bool("task", false, "run the task METHOD instead; SERVICE is left out")
+	items := flags.Bool("items", false, "streams are JSON values, one a line: - and @FILE among the arguments, and results of bytes (base64)")
+	quiet := flags.Bool("quiet", false, "show no progress of streams")
 	flags.SetInterspersed(false) // so that -1 is an argument
 	if err := parse(flags, args); err != nil {
 		return err
@@ -33,10 +37,12 @@ func runCall(ctx context.Context, e *env, args []string) error {
 	if len(rest) < need {
 		return usagef("want URL SERVICE METHOD [ARG...], got %d arguments", len(rest))
 	}
-	values, err := parseArguments(rest[need:])
+	progress := newProgress(e, *quiet)
+	values, closeFiles, err := parseCallArguments(rest[need:], e.stdin, *items, progress)
 	if err != nil {
 		return err
 	}
+	defer closeFiles()
 	var opts []netron.DialOption
 	for _, h := range *header {
 		name, value, ok := strings.Cut(h, ":")
@@ -46,9 +52,7 @@ func runCall(ctx context.Context, e *env, args []string) error {
 		opts = append(opts, netron.DialHeader(strings.TrimSpace(name), strings.TrimSpace(value)))
 	}
 
-	ctx, cancel := context.WithTimeout(ctx, *timeout)
-	defer cancel()
-	node, err := netron.New(netron.Config{ConnectTimeout: -1})
+	node, err := netron.New(netron.Config{ConnectTimeout: *timeout, CallTimeout: *timeout})
 	if err != nil {
 		return err
 	}
@@ -66,15 +70,30 @@ func runCall(ctx context.Context, e *env, args []string) error {
 			err = stub.Call(ctx, rest[2], &result, values...)
 		}
 	}
+	progress.end()
 	if err != nil {
 		return describe(err)
 	}
-	out, err := json.Marshal(toJSON(result))
+	if seq, ok := result.(iter.Seq2[any, error]); ok {
+		err = printItems(e, seq, *items, progress)
+	} else {
+		err = printJSON(e.stdout, result)
+	}
+	progress.end()
+	if err != nil {
+		return describe(err)
+	}
+	return peer.Close()
+}
+
+// printJSON prints a value as a line.
+func printJSON(w io.Writer, v any) error {
+	out, err := json.Marshal(toJSON(v))
 	if err != nil {
 		return fmt.Errorf("result: %w", err)
 	}
-	fmt.Fprintf(e.stdout, "%s\n", out)
-	return peer.Close()
+	_, err = fmt.Fprintf(w, "%s\n", out)
+	return err
 }
 
 // describe adds the details and fields of a remote error to its text.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/d-e-v-grid/netron"
 	"github.com/d-e-v-grid/netron/internal/demo"
+	"github.com/d-e-v-grid/netron/stream/file"
 )
 
 // demoRun is a demonstration under way: a server node and a client node in one
@@ -67,6 +70,8 @@ func runDemo(ctx context.Context, e *env, args []string) error {
 		{"A slow call delays nobody", d.slow},
 		{"The server calls back over the same connection", d.callBack},
 		{"Tasks run by name", d.task},
+		{"Methods take and return streams", d.streams},
+		{"A file goes up with progress and comes down checked", d.files},
 		{"20,000 calls, 64 in flight, on one connection", d.load},
 	} {
 		fmt.Fprintf(d.out, "\n%s\n", step.title)
@@ -207,6 +212,95 @@ func (d *demoRun) task(ctx context.Context) error {
 	}
 	d.say("sum(1, 2, 3, 4) = %v in %s", sum, took(start))
 	return nil
+}
+
+func (d *demoRun) streams(ctx context.Context) error {
+	start := time.Now()
+	sum := 0.0
+	for n, err := range d.calc.Count(ctx, 100_000) {
+		if err != nil {
+			return err
+		}
+		sum += n
+	}
+	d.say("Count(100000) streamed numbers that add up to %.0f in %s", sum, took(start))
+	seen := 0
+	for _, err := range d.calc.Count(ctx, 1e15) {
+		if err != nil {
+			return err
+		}
+		if seen++; seen == 10 {
+			break
+		}
+	}
+	d.say("Count(1e15) was left after %d: the loop on the server has ended too", seen)
+	start = time.Now()
+	total, err := d.calc.SumStream(ctx, d.calc.Count(ctx, 1000))
+	if err != nil {
+		return err
+	}
+	d.say("SumStream(Count(1000)) = %.0f in %s, a stream fed by a stream", total, took(start))
+	return nil
+}
+
+// demoFileSize is the size of the file that goes up and down, in bytes.
+const demoFileSize = 128 << 20
+
+func (d *demoRun) files(ctx context.Context) (err error) {
+	dir, err := os.MkdirTemp("", "netron-demo-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	served := filepath.Join(dir, "served")
+	if err := os.Mkdir(served, 0o700); err != nil {
+		return err
+	}
+	store, err := file.OpenStore(served, file.Config{})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	if err := d.server.Expose("fileService@1.0.0", store); err != nil {
+		return err
+	}
+	files, err := netron.Query[file.Client](ctx, d.peer, "fileService")
+	if err != nil {
+		return err
+	}
+	original := filepath.Join(dir, "original")
+	content := make([]byte, demoFileSize)
+	for i := range content {
+		content[i] = byte(i * i >> 7)
+	}
+	if err := os.WriteFile(original, content, 0o600); err != nil {
+		return err
+	}
+	next := 0.0
+	up, err := files.Upload(ctx, "copies/data.bin", original, func(p file.Progress) {
+		if p.Fraction() >= next {
+			d.say("upload: %v", p)
+			next = p.Fraction() + 0.25
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(original); err != nil {
+		return err
+	}
+	start := time.Now()
+	down, err := files.Download(ctx, "copies/data.bin", filepath.Join(dir, "copy"), nil)
+	if err != nil {
+		return err
+	}
+	if down.Checksum != up.Checksum || down.Size != demoFileSize {
+		return fmt.Errorf("the copy is %+v, the original was %+v", down, up)
+	}
+	d.say("downloaded %d bytes in %s, SHA-256 %s... is that of the original", down.Size, took(start), down.Checksum[:16])
+	_, err = files.DownloadFile(ctx, "../secret")
+	d.say("DownloadFile(\"../secret\"): %v", err)
+	return d.server.Conceal("fileService@1.0.0")
 }
 
 func (d *demoRun) load(ctx context.Context) error {

@@ -27,6 +27,7 @@ const (
 
 // env is what a command may use of the process.
 type env struct {
+	stdin          io.Reader
 	stdout, stderr io.Writer
 }
 
@@ -40,7 +41,7 @@ func commands() []command {
 	return []command{
 		{"demo", "", "show what the library does, in one process", runDemo},
 		{"serve", "--demo | --echo", "run the reference service, or a plain WebSocket echo server", runServe},
-		{"call", "URL SERVICE METHOD [ARG...]", "call a method; arguments are JSON", runCall},
+		{"call", "URL SERVICE METHOD [ARG...]", "call a method; arguments are JSON, or - and @FILE for streams", runCall},
 		{"sub", "URL PATTERN...", "print the events of a peer, as JSON", runSub},
 		{"emit", "URL NAME [ARG...]", "send an event to a peer; arguments are JSON", runEmit},
 		{"bench", "[rpc | events | ...]", "measure; without a workload, all of them in a table", runBench},
@@ -49,7 +50,7 @@ func commands() []command {
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, &env{stdout: os.Stdout, stderr: os.Stderr}, os.Args[1:])
+	code := run(ctx, &env{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}, os.Args[1:])
 	stop()
 	os.Exit(code)
 }

@@ -3,8 +3,10 @@ package file
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"hash"
 	"io"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -40,6 +42,26 @@ func (p Progress) Fraction() float64 {
 		return 1
 	}
 	return float64(p.Bytes) / float64(p.Total)
+}
+
+// String returns the progress for people: "1.2 MB of 5.0 MB (24 %), 310.4 MB/s".
+func (p Progress) String() string {
+	rate := size(p.Rate()) + "/s"
+	if p.Total < 0 {
+		return size(float64(p.Bytes)) + ", " + rate
+	}
+	return fmt.Sprintf("%s of %s (%.0f %%), %s", size(float64(p.Bytes)), size(float64(p.Total)), 100*p.Fraction(), rate)
+}
+
+// size returns a number of bytes for people.
+func size(n float64) string {
+	for _, unit := range []string{"B", "kB", "MB", "GB"} {
+		if n < 1000 {
+			return strconv.FormatFloat(n, 'f', min(len(unit)-1, 1), 64) + " " + unit
+		}
+		n /= 1000
+	}
+	return fmt.Sprintf("%.1f TB", n)
 }
 
 // Reader counts and hashes what is read through it. Its methods other than Read may be

@@ -98,3 +98,19 @@ func BenchmarkReader(b *testing.B) {
 		})
 	}
 }
+
+func TestProgressString(t *testing.T) {
+	for _, tt := range []struct {
+		p    file.Progress
+		want string
+	}{
+		{file.Progress{Total: -1}, "0 B, 0 B/s"},
+		{file.Progress{Bytes: 999, Total: 5000, Elapsed: time.Second}, "999 B of 5.0 kB (20 %), 999 B/s"},
+		{file.Progress{Bytes: 5_000_000, Total: 5_000_000, Elapsed: time.Second / 2}, "5.0 MB of 5.0 MB (100 %), 10.0 MB/s"},
+		{file.Progress{Bytes: 4 << 40, Total: -1, Elapsed: time.Second}, "4.4 TB, 4.4 TB/s"},
+	} {
+		if got := tt.p.String(); got != tt.want {
+			t.Errorf("%+v = %q, want %q", tt.p, got, tt.want)
+		}
+	}
+}
