@@ -23,6 +23,14 @@ type Result struct {
 	KiBUncleaned float64 `json:"srv_kib_per_conn_uncleaned,omitempty"` // likewise, as it was before that
 	IdleCPU      float64 `json:"srv_idle_cpu,omitempty"`               // cores that the idle server takes
 
+	// Of the workloads stream and mixed, whose operations are chunks.
+	Down      bool    `json:"down,omitempty"`         // from the server to the client
+	RawMBPerS float64 `json:"raw_mb_per_s,omitempty"` // the fastest copy over plain TCP in the same run
+	OfRaw     float64 `json:"of_raw,omitempty"`       // MBPerS beside that
+	ClientGB  float64 `json:"client_cpu_s_per_gb,omitempty"`
+	ServerGB  float64 `json:"server_cpu_s_per_gb,omitempty"`
+	CallsPerS float64 `json:"calls_per_s,omitempty"` // beside the stream; the latencies are theirs
+
 	Sleepers int64 `json:"sleepers,omitempty"` // sleeping calls that ended during the run
 }
 
@@ -36,12 +44,31 @@ func (r *Result) String() string {
 		return fmt.Sprintf("events: %d bytes to %d subscribers: %s deliveries/s, p50 %.0f us, p99 %.0f us, p99.9 %.0f us, CPU s per million: client %.2f, server %.2f, %.1f allocs/op of the client, server RSS %.0f MB",
 			r.Payload, r.Conns, Count(r.OpsPerS), r.P50us, r.P99us, r.P999us, r.ClientCPU, r.ServerCPU, r.AllocsPer, r.SrvRSSMB)
 	}
+	if r.Workload == "stream" || r.Workload == "mixed" {
+		return r.streamString()
+	}
 	s := fmt.Sprintf("%s: %d conns x %d in flight", r.Workload, r.Conns, r.Inflight)
 	if r.Payload > 0 {
 		s += fmt.Sprintf(", %d bytes", r.Payload)
 	}
 	return fmt.Sprintf("%s: %s/s, p50 %.0f us, p99 %.0f us, p99.9 %.0f us, CPU s per million: client %.2f, server %.2f, %.1f allocs/op, server RSS %.0f MB",
 		s, Count(r.OpsPerS), r.P50us, r.P99us, r.P999us, r.ClientCPU, r.ServerCPU, r.AllocsPer, r.SrvRSSMB)
+}
+
+func (r *Result) streamString() string {
+	direction := "client to server"
+	if r.Down {
+		direction = "server to client"
+	}
+	s := fmt.Sprintf("%s: %s, chunks of %d KiB: %s MB/s", r.Workload, direction, r.Payload>>10, Count(r.MBPerS))
+	if r.RawMBPerS > 0 {
+		s += fmt.Sprintf(", %.2f of the fastest copy over TCP (%s MB/s)", r.OfRaw, Count(r.RawMBPerS))
+	}
+	s += fmt.Sprintf(", CPU s per GB: client %.2f, server %.2f, %.2f allocs/chunk, server RSS %.0f MB", r.ClientGB, r.ServerGB, r.AllocsPer, r.SrvRSSMB)
+	if r.Inflight > 0 {
+		s += fmt.Sprintf("; %d callers beside it: %s calls/s, p50 %.0f us, p99 %.0f us, p99.9 %.0f us", r.Inflight, Count(r.CallsPerS), r.P50us, r.P99us, r.P999us)
+	}
+	return s
 }
 
 // Count formats a number of operations for people: 1,234,567.

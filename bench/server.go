@@ -15,6 +15,7 @@ const (
 	TypedService       = "bench@1.0.0"       // built with rpc.Handle
 	inlineTypedService = "benchinline@1.0.0" // likewise, inline
 	inlineFuncsService = "demoinline@1.0.0"  // the reference service, some of it inline
+	sourceName         = "benchsource@1.0.0"
 )
 
 // taskFreeMemory is the task that gives unused memory back to the system, so that
@@ -33,6 +34,9 @@ func Expose(n *netron.Node) error {
 		return err
 	}
 	if err := n.Expose(inlineFuncsService, &funcs{}, netron.Inline("Add", "Echo")); err != nil {
+		return err
+	}
+	if err := n.Expose(sourceName, sourceService{}); err != nil {
 		return err
 	}
 	if err := n.AddTask(taskFreeMemory, func(context.Context) { debug.FreeOSMemory() }); err != nil {

@@ -26,6 +26,8 @@ type benchFlags struct {
 	typed, inline      bool
 	subscribers        int
 	stalled            bool
+	chunk              int
+	down, reserve      bool
 	driver, dialDriver string
 	pollers            int
 	asJSON             bool
@@ -33,7 +35,7 @@ type benchFlags struct {
 
 // runBench runs one workload, or all of them in a table.
 func runBench(ctx context.Context, e *env, args []string) error {
-	flags := newFlags(e, "bench", "[rpc | callback | events | idle | sleepers | ping-pong] [flags]")
+	flags := newFlags(e, "bench", "[rpc | callback | events | stream | mixed | idle | sleepers | ping-pong] [flags]")
 	var b benchFlags
 	flags.StringVar(&b.addr, "addr", "", "`URL` of a server started with netron serve --bench; default: a process of its own")
 	flags.IntVar(&b.conns, "conns", 0, "connections; default 1, of idle 10,000, of sleepers 10 with 1,000 of them each")
@@ -46,14 +48,21 @@ func runBench(ctx context.Context, e *env, args []string) error {
 	flags.BoolVar(&b.asJSON, "json", false, "print one JSON object for each run")
 	flags.IntVar(&b.subscribers, "subscribers", 1, "connections that subscribe to the events")
 	flags.BoolVar(&b.stalled, "stalled", false, "with events: one more subscriber reads nothing")
+	flags.IntVar(&b.chunk, "chunk", 64<<10, "bytes of a chunk of stream and mixed")
+	flags.BoolVar(&b.down, "down", false, "with stream: from the server to the client")
+	flags.BoolVar(&b.reserve, "reserve", false, "with stream and mixed: chunks are sent from where they are made, see stream.Writer; without it they are read from an io.Reader")
 	b.addDrivers(flags)
 	profile := flags.String("cpuprofile", "", "write a CPU profile of this process, the client, to `FILE`")
 	pingPong := flags.Bool("serve-ping-pong", false, "run the raw TCP echo server of the comparison")
+	sink := flags.Bool("serve-sink", false, "run the raw TCP server that bytes are copied to in the comparison")
 	if err := parse(flags, args); err != nil {
 		return err
 	}
-	if *pingPong {
-		return servePingPong(ctx, e)
+	switch {
+	case *pingPong:
+		return serveTCP(ctx, e, bench.EchoTCP)
+	case *sink:
+		return serveTCP(ctx, e, bench.SinkTCP)
 	}
 	stopProfile, err := startProfile(*profile)
 	if err != nil {
@@ -98,6 +107,16 @@ func (b *benchFlags) run(ctx context.Context, e *env, workload string) error {
 			return err
 		}
 		return printResult(e, result, b.asJSON)
+	case "stream", "mixed":
+		run := b.stream()
+		if workload == "mixed" {
+			run.Calls = max(b.inflight, 1)
+		}
+		result, err := b.benchStream(ctx, run)
+		if err != nil {
+			return err
+		}
+		return printResult(e, result, b.asJSON)
 	case "idle":
 		return b.withServer(ctx, func(url string, pid int) error {
 			run := bench.Idle{URL: url, Pid: pid, Conns: b.conns, Duration: b.duration, Config: config, Dial: dial}
@@ -117,7 +136,7 @@ func (b *benchFlags) run(ctx context.Context, e *env, workload string) error {
 			return printSleepers(e, result, b.asJSON)
 		})
 	}
-	return usagef("unknown workload %q, want rpc, callback, events, idle, sleepers or ping-pong", workload)
+	return usagef("unknown workload %q, want rpc, callback, events, stream, mixed, idle, sleepers or ping-pong", workload)
 }
 
 // rpc returns the run of calls that the flags describe.
@@ -222,12 +241,23 @@ const promisedCalls = 50_000
 // promisedEvents is the promised rate of events per second, with a p99 below 1 ms.
 const promisedEvents = 100_000
 
+// promisedMB is the promised rate of a stream, in MB per second.
+const promisedMB = 1000
+
+// measured returns what a row is about: operations per second, of streams MB.
+func measured(r *bench.Result) float64 {
+	if r.Workload == "stream" || r.Workload == "mixed" {
+		return r.MBPerS
+	}
+	return r.OpsPerS
+}
+
 // row is a line of the table: a workload with what was promised and what is aimed
 // at.
 type row struct {
 	name          string
 	run           func(context.Context) (*bench.Result, error)
-	promised, aim float64 // operations per second
+	promised, aim float64 // operations per second, of streams MB
 	maxP99        float64 // microseconds promised
 }
 
@@ -241,6 +271,10 @@ func benchTable(ctx context.Context, e *env, b *benchFlags) error {
 	eventsRow := func(name string, run bench.Events, promised, aim float64) row {
 		run.Duration = b.duration
 		return row{name, func(ctx context.Context) (*bench.Result, error) { return b.benchEvents(ctx, run) }, promised, aim, 1000}
+	}
+	streamRow := func(name string, run bench.Stream, promised, aim float64) row {
+		run.Duration = b.duration
+		return row{name, func(ctx context.Context) (*bench.Result, error) { return b.benchStream(ctx, run) }, promised, aim, 0}
 	}
 	rows := []row{
 		rpcRow("rpc, on schedule at 50,000/s", bench.RPC{Rate: promisedCalls}, promisedCalls, promisedCalls),
@@ -261,6 +295,12 @@ func benchTable(ctx context.Context, e *env, b *benchFlags) error {
 		eventsRow("events, 1 subscriber", bench.Events{}, promisedEvents, 2_500_000),
 		eventsRow("events, 10 subscribers", bench.Events{Subscribers: 10}, promisedEvents, 5_000_000),
 		eventsRow("events, 100 subs, 2,000 events/s", bench.Events{Subscribers: 100, Rate: 2000}, 0, 200_000),
+		streamRow("stream up, 64 KiB chunks, MB", bench.Stream{}, promisedMB, 3500),
+		streamRow("  made in place", bench.Stream{Reserve: true}, promisedMB, 3500),
+		streamRow("stream up, 256 KiB chunks, MB", bench.Stream{Chunk: 256 << 10}, promisedMB, 4000),
+		streamRow("  made in place", bench.Stream{Chunk: 256 << 10, Reserve: true}, promisedMB, 4000),
+		streamRow("stream down, 64 KiB chunks, MB", bench.Stream{Down: true}, promisedMB, 3500),
+		streamRow("stream up beside a caller, MB", bench.Stream{Calls: 1}, 0, 1000),
 		{"ping-pong over plain TCP", func(ctx context.Context) (*bench.Result, error) { return benchPingPong(ctx, b.duration) }, 0, 0, 0},
 		rpcRow("rpc, 1 connection, 1 in flight", bench.RPC{Inflight: 1}, 0, 0),
 	}
@@ -291,7 +331,7 @@ func benchTable(ctx context.Context, e *env, b *benchFlags) error {
 		if verdict == verdictMissed {
 			missed = append(missed, strings.TrimSpace(row.name))
 		}
-		fmt.Fprintf(e.stdout, columns, row.name, goal(row.promised), goal(row.aim), bench.Count(result.OpsPerS),
+		fmt.Fprintf(e.stdout, columns, row.name, goal(row.promised), goal(row.aim), bench.Count(measured(result)),
 			fmt.Sprintf("%.0f", result.P50us), fmt.Sprintf("%.0f", result.P99us), fmt.Sprintf("%.1f", result.AllocsPer), verdict)
 	}
 	if len(missed) > 0 {
@@ -317,18 +357,21 @@ const onSchedule = 0.99
 // together with a latency, so the latency counts at the promised rate; beyond it
 // a longer one is said.
 func (r *row) verdict(result *bench.Result) string {
-	slow := r.promised > 0 && result.P99us > r.maxP99
+	slow := r.promised > 0 && r.maxP99 > 0 && result.P99us > r.maxP99
 	switch {
 	case r.aim == 0:
 		return "for comparison"
-	case r.promised == r.aim && result.OpsPerS >= onSchedule*r.promised && !slow:
+	case r.promised == r.aim && measured(result) >= onSchedule*r.promised && !slow:
 		return "promise kept"
-	case result.OpsPerS < r.promised, r.promised == r.aim:
+	case measured(result) < r.promised, r.promised == r.aim:
 		return verdictMissed
 	}
-	s := fmt.Sprintf("%.0f%% of the aim", 100*result.OpsPerS/r.aim)
+	s := fmt.Sprintf("%.0f%% of the aim", 100*measured(result)/r.aim)
 	if r.promised > 0 {
-		s = fmt.Sprintf("%.1fx the promised rate, ", result.OpsPerS/r.promised) + s
+		s = fmt.Sprintf("%.1fx the promised rate, ", measured(result)/r.promised) + s
+	}
+	if result.OfRaw > 0 {
+		s += fmt.Sprintf(", %.2f of plain TCP", result.OfRaw)
 	}
 	if slow {
 		s += fmt.Sprintf(", p99 over %.0f us", r.maxP99)
@@ -376,8 +419,32 @@ func (s *serverProcess) stop() {
 	_ = s.cmd.Wait() // how it ended does not matter any more
 }
 
-// servePingPong is the other process of benchPingPong.
-func servePingPong(ctx context.Context, e *env) error {
+// stream returns the run of a stream that the flags describe.
+func (b *benchFlags) stream() bench.Stream {
+	return bench.Stream{Chunk: b.chunk, Down: b.down, Reserve: b.reserve, Duration: b.duration}
+}
+
+// benchStream runs a stream, and copies over plain TCP beside it.
+func (b *benchFlags) benchStream(ctx context.Context, run bench.Stream) (result *bench.Result, err error) {
+	if run.Config, run.Dial, err = b.client(); err != nil {
+		return nil, err
+	}
+	sink, err := startServer(ctx, "bench", "--serve-sink")
+	if err != nil {
+		return nil, err
+	}
+	defer sink.stop()
+	run.SinkAddr = sink.addr
+	err = b.withServer(ctx, func(url string, pid int) error {
+		run.URL, run.Pid = url, pid
+		result, err = run.Run(ctx)
+		return err
+	})
+	return result, err
+}
+
+// serveTCP is the other process of what is compared with.
+func serveTCP(ctx context.Context, e *env, serve func(net.Listener) error) error {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -385,7 +452,7 @@ func servePingPong(ctx context.Context, e *env) error {
 	stop := context.AfterFunc(ctx, func() { _ = ln.Close() })
 	defer stop()
 	fmt.Fprintf(e.stdout, "listening %s\n", ln.Addr())
-	return bench.EchoTCP(ln)
+	return serve(ln)
 }
 
 func benchPingPong(ctx context.Context, d time.Duration) (*bench.Result, error) {

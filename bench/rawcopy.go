@@ -1,0 +1,85 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+)
+
+// SinkTCP reads what comes over the connections of ln until ln is closed, and drops it. The
+// first octet of a connection says how much to read at a time, in units of 4 KiB; when all has
+// come it sends one back. It is the other side of the copies that [Stream] compares with.
+func SinkTCP(ln net.Listener) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			return fmt.Errorf("bench: sink: %w", err)
+		}
+		wg.Go(func() {
+			defer c.Close()
+			var unit [1]byte
+			if _, err := io.ReadFull(c, unit[:]); err != nil {
+				return
+			}
+			buf := make([]byte, max(int(unit[0]), 1)<<12)
+			for {
+				if _, err := c.Read(buf); err != nil {
+					break
+				}
+			}
+			_, _ = c.Write(unit[:]) // whoever waits for it knows by the end, too
+		})
+	}
+}
+
+// fastestCopy copies for about d over plain TCP, with several sizes of writes and reads, and
+// returns the rate of the fastest, in bytes per second.
+func fastestCopy(ctx context.Context, addr string, d time.Duration) (best float64, err error) {
+	writes, reads := []int{32 << 10, 60 << 10, 64 << 10, 256 << 10}, []int{64 << 10, 256 << 10}
+	d /= time.Duration(len(writes) * len(reads))
+	for _, write := range writes {
+		for _, read := range reads {
+			rate, err := copyTCPFor(ctx, addr, write, read, d)
+			if err != nil {
+				return 0, err
+			}
+			best = max(best, rate)
+		}
+	}
+	return best, nil
+}
+
+func copyTCPFor(ctx context.Context, addr string, write, read int, d time.Duration) (rate float64, err error) {
+	c, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return 0, fmt.Errorf("bench: copy: %w", err)
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte{byte(min(read>>12, 255))}); err != nil {
+		return 0, fmt.Errorf("bench: copy: %w", err)
+	}
+	buf, n, start := make([]byte, write), 0, time.Now()
+	for time.Since(start) < d {
+		m, err := c.Write(buf)
+		if err != nil {
+			return 0, fmt.Errorf("bench: copy: %w", err)
+		}
+		n += m
+	}
+	if err := c.(*net.TCPConn).CloseWrite(); err != nil { //nolint:forcetypeassert // it was dialled
+		return 0, fmt.Errorf("bench: copy: %w", err)
+	}
+	if _, err := io.ReadFull(c, buf[:1]); err != nil {
+		return 0, fmt.Errorf("bench: copy: %w", err)
+	}
+	return float64(n) / time.Since(start).Seconds(), nil
+}
