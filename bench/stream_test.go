@@ -1,15 +1,11 @@
 package bench
 
 import (
-	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"testing"
 
-	"github.com/d-e-v-grid/netron/codec"
 	"github.com/d-e-v-grid/netron/engine"
 	"github.com/d-e-v-grid/netron/mux"
 )
@@ -48,39 +44,16 @@ func pumpChunks(b *testing.B, from, to *mux.Session, size int) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	data := make([]byte, size)
 	b.SetBytes(int64(size))
 	b.ReportAllocs()
 	b.ResetTimer()
 	sent := make(chan error, 1)
-	go func() {
-		for range b.N {
-			buf := w.Begin(size + 5)
-			buf.B = codec.AppendBytes(buf.B, data)
-			if err := w.Send(context.Background(), buf); err != nil {
-				sent <- err
-				return
-			}
-		}
-		w.Close()
-		sent <- nil
-	}()
-	got := 0
-	for {
-		p, err := r.Next(context.Background())
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			b.Fatal(err)
-		}
-		got += len(p)
+	go func() { sent <- writeChunks(w, size, b.N) }()
+	if err := readChunks(r, b.N*size); err != nil {
+		b.Fatal(err)
 	}
 	if err := <-sent; err != nil {
 		b.Fatal(err)
-	}
-	if got < b.N*size {
-		b.Fatalf("%d bytes came, want %d", got, b.N*size)
 	}
 }
 
@@ -91,33 +64,13 @@ func streamSessions(b *testing.B, driver engine.Driver) (client, server *mux.Ses
 	if err != nil {
 		b.Fatal(err)
 	}
-	config := func(id string, connector bool) mux.Config {
-		return mux.Config{
-			LocalID: id, Connector: connector, Workers: workers,
-			Features: []string{mux.FeatureCancel, mux.FeatureCredit},
-			Streams:  &mux.StreamConfig{Packets: benchPackets{}},
-			Hint:     mux.Hint{Netron: true},
-			Serve:    func(r *mux.Request, dst []byte) ([]byte, bool) { return append(dst, r.Payload...), false },
-		}
-	}
 	accepted := make(chan *mux.Session, 1)
-	s := engine.NewServer(engine.Config{Driver: driver}, func(c *engine.Conn) {
-		session := mux.NewSession(c, config("server", false))
-		c.Start(session)
-		session.Begin()
-		accepted <- session
-	})
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, stop := serveStreams(b, driver, accepted)
+	c, err := engine.Dial(b.Context(), "ws://"+addr, &engine.DialConfig{Config: engine.Config{Driver: driver}})
 	if err != nil {
 		b.Fatal(err)
 	}
-	served := make(chan error, 1)
-	go func() { served <- s.Serve(ln) }()
-	c, err := engine.Dial(b.Context(), "ws://"+ln.Addr().String(), &engine.DialConfig{Config: engine.Config{Driver: driver}})
-	if err != nil {
-		b.Fatal(err)
-	}
-	client = mux.NewSession(c, config("client", true))
+	client = mux.NewSession(c, streamConfig(workers, "client", true))
 	c.Start(client)
 	client.Begin()
 	server = <-accepted
@@ -130,13 +83,50 @@ func streamSessions(b *testing.B, driver engine.Driver) (client, server *mux.Ses
 		client.Close(1000, "")
 		<-client.Done()
 		<-server.Done()
-		s.Close()
-		<-served
+		stop()
 		if err := workers.Close(0); err != nil {
 			b.Error(err)
 		}
 	})
 	return client, server
+}
+
+func streamConfig(workers *mux.Workers, id string, connector bool) mux.Config {
+	return mux.Config{
+		LocalID: id, Connector: connector, Workers: workers,
+		Features: []string{mux.FeatureCancel, mux.FeatureCredit},
+		Streams:  &mux.StreamConfig{Packets: benchPackets{}},
+		Hint:     mux.Hint{Netron: true},
+		Serve:    func(r *mux.Request, dst []byte) ([]byte, bool) { return append(dst, r.Payload...), false },
+	}
+}
+
+// serveStreams serves sessions on the address that it returns, until stop is called.
+func serveStreams(tb testing.TB, driver engine.Driver, accepted chan<- *mux.Session) (addr string, stop func()) {
+	tb.Helper()
+	workers, err := mux.NewWorkers(0, 0, nil)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	s := engine.NewServer(engine.Config{Driver: driver}, func(c *engine.Conn) {
+		session := mux.NewSession(c, streamConfig(workers, "server", false))
+		c.Start(session)
+		session.Begin()
+		accepted <- session
+	})
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(ln) }()
+	return ln.Addr().String(), func() {
+		s.Close()
+		<-served
+		if err := workers.Close(0); err != nil {
+			tb.Error(err)
+		}
+	}
 }
 
 // copyTCP sends b.N pieces over plain TCP.
