@@ -24,9 +24,10 @@ import (
 // the end of the connection finish takes the role for good.
 
 const (
-	// pieceBytes is the size of one write. Much bigger ones are slower on
-	// loopback, and a piece is the step of progress for the write stall limit.
-	pieceBytes = 32 << 10
+	// pieceBytes is the size of one write. On loopback one of more than 65,483 bytes
+	// takes two segments and is slower, and so are much smaller ones. A piece is also the
+	// step of progress for the write stall limit.
+	pieceBytes = 60 << 10
 	// gatherBytes is up to where slices are copied together for sockets that
 	// have no vectored write; it is the size of a TLS record.
 	gatherBytes = 16 << 10
