@@ -1,6 +1,8 @@
 package bench
 
 import (
+	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"net"
@@ -57,8 +59,64 @@ func pumpChunks(b *testing.B, from, to *mux.Session, size int) {
 	}
 }
 
+// TestStreamContent checks what comes of chunks of all sizes, over each driver, while the memory
+// of those that were read is in use again.
+func TestStreamContent(t *testing.T) {
+	content := func(i, n int) []byte { // odd at first, as a chunk is not nil
+		return bytes.Repeat([]byte{byte(i) | 1, byte(i >> 8), byte(n), 7, 11}, n/5+1)[:n]
+	}
+	sizes := []int{1, 4 << 10, 5000, 16 << 10, 32 << 10, 60_000, 1<<16 - 13, 1<<16 - 14, 1 << 16, 70_000, 256 << 10, 300_000, 1 << 20}
+	const rounds = 12
+	for _, driver := range []engine.Driver{engine.DriverEpoll, engine.DriverStd} {
+		for _, up := range []bool{true, false} {
+			from, to := streamSessions(t, driver)
+			if !up {
+				from, to = to, from
+			}
+			w, err := from.NewWriter(true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := to.ReaderFor(w.ID(), true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sent := make(chan error, 1)
+			go func() {
+				defer w.Close()
+				for i := range rounds * len(sizes) {
+					n := sizes[i/3%len(sizes)]
+					buf := w.Begin(n)
+					buf.B = append(buf.B, content(i, n)...)
+					if err := w.Send(context.Background(), buf); err != nil {
+						sent <- err
+						return
+					}
+				}
+				sent <- nil
+			}()
+			for i := range rounds * len(sizes) {
+				n := sizes[i/3%len(sizes)]
+				p, err := r.Next(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !bytes.Equal(p, content(i, n)) {
+					t.Fatalf("%v, up %v: chunk %d of %d bytes is another one, of %d", driver, up, i, n, len(p))
+				}
+				for k := range p {
+					p[k] = 0xdb // it is ours
+				}
+			}
+			if err := <-sent; err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 // streamSessions returns the two ends of a connection.
-func streamSessions(b *testing.B, driver engine.Driver) (client, server *mux.Session) {
+func streamSessions(b testing.TB, driver engine.Driver) (client, server *mux.Session) {
 	b.Helper()
 	workers, err := mux.NewWorkers(0, 0, nil)
 	if err != nil {

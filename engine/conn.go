@@ -28,9 +28,10 @@ type Conn struct {
 	handler Handler // set once by Start before the reader runs
 
 	// Read side, owned by the reader.
-	in     parser
-	inBuf  inbox
-	counts batchCounts
+	in      parser
+	inBuf   inbox
+	message lentMessage
+	counts  batchCounts
 
 	// Write side, owned by the holder of the write role.
 	out       [][]byte // what is being written

@@ -6,6 +6,8 @@ import (
 	"io"
 	"net"
 	"time"
+
+	"github.com/d-e-v-grid/netron/internal/buf"
 )
 
 // readLoop is the reader of the std driver.
@@ -61,7 +63,10 @@ func (c *Conn) arrived(n int) {
 		c.inBuf.release()
 		return
 	}
-	used := c.input(c.inBuf.bytes())
+	used := c.input()
+	if rest := c.inBuf.bytes()[used:]; used > 0 || c.inBuf.frame == 0 {
+		c.inBuf.begins(frameSize(rest))
+	}
 	c.inBuf.consumed(used)
 	if half := c.inBuf.b != nil || c.in.partial(); half != c.partial.Load() {
 		c.partial.Store(half)
@@ -71,11 +76,11 @@ func (c *Conn) arrived(n int) {
 	}
 }
 
-// input handles the frames at the start of b, in place, and returns how many
-// bytes they have: all of b once the connection listens no more. The rest is
+// input handles the frames at the start of the inbox, in place, and returns how many
+// bytes they have: all that are left once the connection listens no more. The rest is
 // part of a frame, to be offered again with more behind it.
-func (c *Conn) input(b []byte) (used int) {
-	used, end, err := c.dispatch(b)
+func (c *Conn) input() (used int) {
+	used, end, err := c.dispatch()
 	switch {
 	case err != nil:
 		c.fail(err)
@@ -84,12 +89,12 @@ func (c *Conn) input(b []byte) (used int) {
 	case !c.deaf.Load():
 		return used
 	}
-	return len(b)
+	return len(c.inBuf.bytes())
 }
 
-// dispatch hands the messages at the start of b to the handler. It stops at a
+// dispatch hands the messages at the start of the inbox to the handler. It stops at a
 // close frame or an error.
-func (c *Conn) dispatch(b []byte) (used int, end event, err *CloseError) {
+func (c *Conn) dispatch() (used int, end event, err *CloseError) {
 	defer func() {
 		if v := recover(); v != nil {
 			c.logPanic(v)
@@ -97,6 +102,7 @@ func (c *Conn) dispatch(b []byte) (used int, end event, err *CloseError) {
 		}
 	}()
 	delivered := false
+	b := c.inBuf.bytes()
 	for err == nil && end.kind != eventClose && used < len(b) && !c.deaf.Load() {
 		ev, n, e := c.in.next(b[used:])
 		used += n
@@ -106,7 +112,12 @@ func (c *Conn) dispatch(b []byte) (used int, end event, err *CloseError) {
 		case ev.kind == eventMessage:
 			delivered = true
 			c.counts.messages++
+			c.message = lentMessage{size: len(ev.payload), end: used}
 			c.handler.Message(ev.text, ev.payload)
+			if c.message.taken {
+				b, used = c.inBuf.bytes(), 0
+			}
+			c.message = lentMessage{}
 		case ev.kind == eventPing:
 			c.counts.pings++
 			c.queueControl(opPong, ev.payload)
@@ -124,6 +135,31 @@ func (c *Conn) dispatch(b []byte) (used int, end event, err *CloseError) {
 		c.handler.ReadDone()
 	}
 	return used, end, err
+}
+
+// lentMessage is the message that the handler is looking at.
+type lentMessage struct {
+	size  int
+	end   int  // where it ends, counted from what is unfinished in the inbox
+	taken bool // the inbox begins behind it now
+}
+
+// TakeMessage gives the memory of a message away, so that it need not be copied to be kept:
+// B is the message. Only Handler.Message may call it, once for a message, and may go on using
+// what it was lent until it releases the buffer or passes it on. It returns nil if there is no
+// such memory, or much more of it than the message needs.
+func (c *Conn) TakeMessage() *buf.Buf {
+	m := &c.message
+	switch {
+	case m.size == 0:
+		return nil
+	case c.in.done:
+		m.size = 0
+		return c.in.take()
+	}
+	b := c.inBuf.take(m.end-m.size, m.end)
+	m.size, m.taken = 0, b != nil
+	return b
 }
 
 // readEnded handles the end of what the socket gives.
@@ -155,6 +191,7 @@ type source interface {
 type plainSource struct{ nc net.Conn }
 
 func (s plainSource) read(in *inbox) (int, error) {
+	in.size = min(in.size, maxRead)
 	for {
 		n, err := s.nc.Read(in.space())
 		if n > 0 || err != nil {

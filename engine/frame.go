@@ -2,6 +2,7 @@ package engine
 
 import (
 	"encoding/binary"
+	"math"
 	"math/rand/v2"
 
 	"github.com/gobwas/ws"
@@ -80,6 +81,15 @@ func parseFrameHeader(b []byte) (h frameHeader, ok bool) {
 		h.size += 4
 	}
 	return h, true
+}
+
+// frameSize returns how many bytes the frame at the start of b has, 0 if that is not known yet.
+func frameSize(b []byte) int {
+	h, ok := parseFrameHeader(b)
+	if !ok {
+		return 0
+	}
+	return h.size + int(min(h.length, math.MaxInt32/2))
 }
 
 // appendFrame appends one frame. A client masks it with a fresh random key

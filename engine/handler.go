@@ -8,7 +8,7 @@ package engine
 // else.
 type Handler interface {
 	// Message receives one whole WebSocket message. p is lent until Message
-	// returns; it may be modified in place.
+	// returns; it may be modified in place. [Conn.TakeMessage] may give its memory away.
 	Message(text bool, p []byte)
 
 	// ReadDone is called after the last Message of one read from the socket: the

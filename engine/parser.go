@@ -230,6 +230,17 @@ func (p *parser) keep(body []byte) {
 	p.message.B = append(p.message.B, body...)
 }
 
+// take gives away the message that was put together of fragments and has been lent. It
+// returns nil if its memory is much larger.
+func (p *parser) take() *buf.Buf {
+	b := p.message
+	if b == nil || cap(b.B) > 2*len(b.B)+behindLarge {
+		return nil
+	}
+	p.message, p.done = nil, false
+	return b
+}
+
 func (p *parser) dropMessage() {
 	p.done = false
 	if p.message != nil {

@@ -164,7 +164,8 @@ func streamErrorf(format string, args ...any) *StreamError {
 type streams struct {
 	session *Session
 	cfg     *StreamConfig
-	credits bool // both sides count bytes
+	credits bool  // both sides count bytes
+	giver   giver // the link, nil if it is none
 
 	mu      sync.Mutex
 	err     error  // the session has ended
@@ -207,6 +208,7 @@ func (s *Session) streamsOf() *streams {
 		window:  int64(s.cfg.Streams.sessionWindow()),
 		credit:  int64(s.peerSessionWindow),
 	}
+	st.giver, _ = s.link.(giver)
 	if s.cfg.Connector {
 		st.lastID = connectorIDs
 	}

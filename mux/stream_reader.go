@@ -527,7 +527,7 @@ func (r *StreamReader) refuse(n int, format string, args ...any) (first bool) {
 	return r.fail(streamErrorf(format, args...)) || first
 }
 
-// push adds a copy of a chunk. mu is held.
+// push adds a chunk. mu is held.
 func (r *StreamReader) push(p []byte) (first bool) {
 	st := r.streams
 	if last := len(r.queue) - 1; last >= r.head && len(p) <= joinedChunk && len(r.queue[last].buf.B) < streamShare {
@@ -535,7 +535,7 @@ func (r *StreamReader) push(p []byte) (first bool) {
 		q.buf.Append(p)
 		q.ends = append(q.ends, len(q.buf.B))
 	} else {
-		r.queue = append(compacted(r.queue, &r.head), readPiece{buf.Copy(p), []int{len(p)}})
+		r.queue = append(compacted(r.queue, &r.head), readPiece{st.keep(p), []int{len(p)}})
 	}
 	r.bytes += len(p)
 	st.buffered += len(p)
@@ -557,9 +557,26 @@ func (r *StreamReader) push(p []byte) (first bool) {
 	return false
 }
 
+// keep returns a buffer with a chunk, that of its message or a copy.
+func (st *streams) keep(p []byte) *buf.Buf {
+	if len(p) > joinedChunk && st.giver != nil {
+		if b := st.giver.TakeMessage(); b != nil {
+			b.Cut(wire.HeaderLen, wire.HeaderLen+len(p))
+			return b
+		}
+	}
+	return buf.Copy(p)
+}
+
 // hardFull is how many times [StreamConfig.MaxBuffered] a stream may have when the link does
 // not stop reading, because it is closing.
 const hardFull = 8
+
+// A giver is a link that can give the memory of a message away, with nothing else in it,
+// while it delivers the message.
+type giver interface {
+	TakeMessage() *buf.Buf
+}
 
 // A pauser is a link that can stop reading.
 type pauser interface {

@@ -21,7 +21,7 @@ type Buf struct {
 	// B is the content. Its owner may append to it, reslice it or replace it.
 	B []byte
 
-	mem []byte // B's memory while the buffer rests in a pool
+	mem []byte // B's memory while the buffer rests in a pool, and after Cut
 }
 
 // pools holds only memory: no channels, timers or goroutines.
@@ -68,8 +68,17 @@ func (b *Buf) Reserve(n int) {
 func (b *Buf) grow(need int) {
 	bigger := Get(max(need, 2*cap(b.B)))
 	bigger.B = append(bigger.B, b.B...)
-	b.B, bigger.B = bigger.B, b.B
+	*b, *bigger = *bigger, *b
 	bigger.Release()
+}
+
+// Cut makes B what is B[from:to] now, with no room behind it. The memory around it stays the
+// buffer's and goes where it came from with Release.
+func (b *Buf) Cut(from, to int) {
+	if b.mem == nil {
+		b.mem = b.B[:0]
+	}
+	b.B = b.B[from:to:to]
 }
 
 // Release gives the buffer back and sets B to nil. The owner must not touch b or slices of b.B
@@ -80,7 +89,10 @@ func (b *Buf) Release() {
 		panic("BUG: buffer released twice")
 	}
 	p := b.B[:0]
-	b.B = nil
+	if b.mem != nil {
+		p = b.mem
+	}
+	b.B, b.mem = nil, nil
 	poison(p[:cap(p)])
 	c := bits.Len(uint(cap(p))) - 1 - minShift
 	if c < 0 || c >= classes {

@@ -56,3 +56,36 @@ func BenchmarkGetRelease(b *testing.B) {
 		Get(512).Release()
 	}
 }
+
+// TestCut checks that a buffer that was cut gives all its memory back, once.
+func TestCut(t *testing.T) {
+	b := Copy(make([]byte, 3000))
+	copy(b.B[1000:], "hello")
+	b.Cut(1000, 1005)
+	if string(b.B) != "hello" || cap(b.B) != 5 {
+		t.Fatalf("B = %q with room for %d, want hello alone", b.B, cap(b.B))
+	}
+	b.Cut(1, 3)
+	if string(b.B) != "el" {
+		t.Fatalf("B = %q, want el", b.B)
+	}
+	b.Append([]byte("f"))
+	if string(b.B) != "elf" || b.mem != nil {
+		t.Fatalf("B = %q after an append, want elf in memory of its own", b.B)
+	}
+	b.Release()
+
+	b = Copy(make([]byte, 3000))
+	mem := &b.B[0]
+	b.Cut(2000, 2001)
+	b.Release()
+	if b.B != nil || len(b.mem) != 0 || cap(b.mem) != 4096 || &b.mem[:1][0] != mem {
+		t.Errorf("a released buffer has %d bytes of its memory, want all", cap(b.mem))
+	}
+	defer func() {
+		if recover() == nil {
+			t.Error("second Release did not panic")
+		}
+	}()
+	b.Release()
+}
