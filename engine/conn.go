@@ -175,6 +175,19 @@ func (c *Conn) EndFrame(b []byte, start int, text bool) []byte {
 	return endFrame(b, start, c.client, op)
 }
 
+// BeginLongFrame is [Conn.BeginFrame] for a message that is not short: it makes room for the
+// longest header, so that [Conn.EndLongFrame] has nothing to move. dst is empty.
+func (c *Conn) BeginLongFrame(dst []byte) []byte {
+	var room [maxHeader]byte
+	return append(dst, room[:]...)
+}
+
+// EndLongFrame completes the binary message that BeginLongFrame began, which is all of b, in
+// place, and returns where its frame begins in b.
+func (c *Conn) EndLongFrame(b []byte) (start int) {
+	return endLongFrame(b, c.client, bitFin|opBinary)
+}
+
 // Done returns a channel that is closed when the connection has ended and
 // Handler.Closed has returned.
 func (c *Conn) Done() <-chan struct{} { return c.donec }

@@ -150,26 +150,48 @@ func endFrame(b []byte, start int, client bool, first byte) []byte {
 		b = append(b, grow[:extra]...)
 		copy(b[start+room+extra:], b[start+room:start+room+n])
 	}
-	h := b[start:]
+	putHeader(b[start:], n, client, first)
+	return b
+}
+
+// endLongFrame completes the frame whose payload is b[maxHeader:], and returns where its header
+// begins.
+func endLongFrame(b []byte, client bool, first byte) (start int) {
+	n := len(b) - maxHeader
+	size := headerRoom(client)
+	switch {
+	case n > 0xffff:
+		size += 8
+	case n > maxControl:
+		size += 2
+	}
+	putHeader(b[maxHeader-size:], n, client, first)
+	return maxHeader - size
+}
+
+// putHeader writes the header of the frame b, whose payload of n bytes is in its place, and
+// masks it for a client.
+func putHeader(h []byte, n int, client bool, first byte) {
+	at := shortHeader
 	h[0] = first
-	switch extra {
-	case 0:
-		h[1] = byte(n)
-	case 2:
-		h[1] = len16
-		binary.BigEndian.PutUint16(h[2:], uint16(n))
-	default:
+	switch {
+	case n > 0xffff:
 		h[1] = len64
 		binary.BigEndian.PutUint64(h[2:], uint64(n))
+		at += 8
+	case n > maxControl:
+		h[1] = len16
+		binary.BigEndian.PutUint16(h[2:], uint16(n))
+		at += 2
+	default:
+		h[1] = byte(n)
 	}
 	if client {
 		h[1] |= bitMask
 		key := rand.Uint32()
-		at := shortHeader + extra
 		binary.LittleEndian.PutUint32(h[at:], key)
 		xorMask(h[at+maskLen:], key)
 	}
-	return b
 }
 
 // xorMask masks or unmasks p in place with a key in little-endian order,

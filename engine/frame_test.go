@@ -159,3 +159,31 @@ func TestFrameInPlace(t *testing.T) {
 		}
 	}
 }
+
+// TestLongFrame checks that a frame begun with the longest header is the same as another one,
+// at every length of header.
+func TestLongFrame(t *testing.T) {
+	for _, client := range []bool{false, true} {
+		c := &Conn{client: client}
+		for _, n := range []int{0, 1, 125, 126, 127, 65535, 65536, 100_000} {
+			p := make([]byte, n)
+			for i := range p {
+				p[i] = byte(i * 7)
+			}
+			b := append(c.BeginLongFrame(nil), p...)
+			frame := b[c.EndLongFrame(b):]
+			want := c.EndFrame(append(c.BeginFrame(nil), p...), 0, false)
+			if client { // under a mask of its own
+				h, _ := parseFrameHeader(frame)
+				unmask(frame[h.size:], h.mask, 0)
+				copy(frame[h.size-maskLen:], make([]byte, maskLen))
+				h, _ = parseFrameHeader(want)
+				unmask(want[h.size:], h.mask, 0)
+				copy(want[h.size-maskLen:], make([]byte, maskLen))
+			}
+			if !bytes.Equal(frame, want) {
+				t.Errorf("client %v, %d bytes: the frame begins with %x, want %x", client, n, frame[:min(16, len(frame))], want[:min(16, len(want))])
+			}
+		}
+	}
+}

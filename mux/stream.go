@@ -166,6 +166,7 @@ type streams struct {
 	cfg     *StreamConfig
 	credits bool  // both sides count bytes
 	giver   giver // the link, nil if it is none
+	framer  framer
 
 	mu      sync.Mutex
 	err     error  // the session has ended
@@ -209,6 +210,7 @@ func (s *Session) streamsOf() *streams {
 		credit:  int64(s.peerSessionWindow),
 	}
 	st.giver, _ = s.link.(giver)
+	st.framer, _ = s.link.(framer)
 	if s.cfg.Connector {
 		st.lastID = connectorIDs
 	}

@@ -18,7 +18,8 @@ type StreamWriter struct {
 	streams *streams
 	id      uint32
 	live    bool
-	payload int // where the payload begins in the chunk being built
+	payload int  // where the payload begins in the chunk being built
+	long    bool // its frame is a long one
 
 	donec chan struct{} // closed when the stream takes nothing more and all is sent, or it has ended
 
@@ -183,10 +184,23 @@ func (w *StreamWriter) Err() error {
 // value, to B, and leave what is there; then hand it to Send or Discard.
 func (w *StreamWriter) Begin(n int) *buf.Buf {
 	b := buf.Get(n + eventRoom)
+	st := w.streams
+	if w.long = st.framer != nil && n > joinedChunk; w.long {
+		b.B = st.framer.BeginLongFrame(b.B)
+	} else {
+		b.B = st.session.link.BeginFrame(b.B)
+	}
 	var room [wire.HeaderLen]byte
-	b.B = append(w.streams.session.link.BeginFrame(b.B), room[:]...)
+	b.B = append(b.B, room[:]...)
 	w.payload = len(b.B)
 	return b
+}
+
+// A framer is a link that can frame a long message without moving it: BeginLongFrame makes
+// room in an empty slice, and EndLongFrame returns where in b the frame begins.
+type framer interface {
+	BeginLongFrame(dst []byte) []byte
+	EndLongFrame(b []byte) (start int)
 }
 
 // Discard gives a buffer of Begin back.
@@ -281,7 +295,12 @@ func (w *StreamWriter) frame(b *buf.Buf, flags wire.Flags) {
 		flags |= wire.FlagLive
 	}
 	wire.PutHeader(b.B[w.payload-wire.HeaderLen:], s.table.nextID(), wire.Request(wire.TypeStream)|flags)
-	b.B = s.link.EndFrame(wire.AppendTrailer(b.B, w.id, w.index), 0, false)
+	b.B = wire.AppendTrailer(b.B, w.id, w.index)
+	if w.long {
+		b.Cut(w.streams.framer.EndLongFrame(b.B), len(b.B))
+		return
+	}
+	b.B = s.link.EndFrame(b.B, 0, false)
 }
 
 // hasRoom reports whether a chunk may be sent. mu is held.
