@@ -11,7 +11,7 @@ import (
 )
 
 // A connection on the epoll driver. The poller owns the read side: OnRead makes
-// one read, so that connections take turns, and runs the handler.
+// one read, or a few large ones, so that connections take turns, and runs the handler.
 //
 // Everything that ends the connection shuts the socket down. The poller then
 // reports a hang-up, and from there one goroutine owns the read side: it reads
@@ -95,7 +95,11 @@ func (c *Conn) acceptReturned() {
 	}
 }
 
-// onReadable reads once. It runs on the poller, as onWritable does.
+// readTurn is how much is read from a connection with large frames before the others of its
+// poller have a turn.
+const readTurn = 256 << 10
+
+// onReadable reads once, or some large frames. It runs on the poller, as onWritable does.
 func (c *Conn) onReadable(poller) error {
 	defer c.recoverRead()
 	switch {
@@ -107,9 +111,13 @@ func (c *Conn) onReadable(poller) error {
 	}
 	s := c.sock
 	n, err := s.readNow(c.inBuf.space())
-	if n > 0 {
+	for turn := n; n > 0; turn += n {
+		more := n == c.inBuf.asked && n >= largeFrame && turn < readTurn
 		c.arrived(n)
-		return nil
+		if !more || c.dead.Load() || c.paused.Load() {
+			return nil
+		}
+		n, err = s.readNow(c.inBuf.space())
 	}
 	c.inBuf.idle()
 	// At the end of the stream, and after an abort, a hang-up follows, if it is not

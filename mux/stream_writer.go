@@ -88,6 +88,10 @@ const (
 	maxStreamQueue  = 256 << 10
 	maxStreamsQueue = 4 << 20
 
+	// ownWrite is the chunk from which a writer has the link look itself: it takes several
+	// writes of the socket by itself, so nothing is gained by what gathers meanwhile.
+	ownWrite = 128 << 10
+
 	// streamBytes is about how much streams send in one write while no call is under way,
 	// for which it would be in the way.
 	streamBytes = 256 << 10
@@ -235,6 +239,10 @@ func (w *StreamWriter) Send(ctx context.Context, b *buf.Buf) error {
 	w.credit -= int64(n)
 	first := w.push(b, n)
 	st.mu.Unlock()
+	if first && n >= ownWrite && ownerOf(ctx) == nil {
+		st.session.link.Kick()
+		return nil
+	}
 	st.sendSoon(first)
 	return nil
 }
