@@ -76,7 +76,7 @@ func (p *streamPiece) split(credit int64) (first streamPiece) {
 func (p *streamPiece) bytes() []byte { return p.buf.B[p.start:] }
 
 const (
-	// streamShare is how many bytes a stream sends in its turn (deficit round robin), and
+	// streamShare is how many bytes a stream sends in its turn (deficit round robin) at most, and
 	// about how large the pieces of small chunks are.
 	streamShare = 32 << 10
 
@@ -313,8 +313,12 @@ func (w *StreamWriter) frame(b *buf.Buf, flags wire.Flags) {
 
 // hasRoom reports whether a chunk may be sent. mu is held.
 func (w *StreamWriter) hasRoom() bool {
-	return w.credit > 0 && (w.queued == 0 || w.queued < maxStreamQueue && w.streams.queued < maxStreamsQueue)
+	return w.credit > 0 && (w.queued == 0 || w.queued < min(w.streams.portion(), maxStreamQueue))
 }
+
+// portion is how many bytes of each stream may wait: an equal part of what may wait in all, so
+// that those that have had their turn leave room for the others. mu is held.
+func (st *streams) portion() int { return max(maxStreamsQueue/max(st.turns, 1), joinedChunk) }
 
 // wait waits for a sign that there may be room. mu is held, and released.
 func (w *StreamWriter) wait(ctx context.Context) error {
@@ -429,7 +433,7 @@ func (st *streams) collect(dst [][]byte, written []*buf.Buf, limit int) ([][]byt
 			continue
 		}
 		if w.share <= 0 {
-			w.share += streamShare
+			w.share += min(st.portion(), streamShare)
 		}
 		sent := size
 		for size < limit && w.share > 0 && w.head < len(w.queue) {
