@@ -80,11 +80,11 @@ var layers = map[string]layer{
 	"bench":         {own: []string{anything}, deps: []string{anything}},
 	"fuzz":          {own: []string{anything}},
 	"cmd/netron": {
-		own:  []string{"", "internal/demo", "bench", "discover", "codec", "engine", "pubsub"}, // codec to print values, engine to serve --echo
+		own:  []string{"", "internal/demo", "bench", "discover", "codec", "engine", "pubsub", "stream/file"}, // codec to print values, engine to serve --echo
 		deps: []string{"github.com/spf13/pflag", "github.com/HdrHistogram/hdrhistogram-go"},
 	},
 
-	"examples":                {own: []string{"", "rpc", "rpc/resilience", "rpc/auth", "codec", "pubsub"}}, // each of them
+	"examples":                {own: []string{"", "rpc", "rpc/resilience", "rpc/auth", "codec", "pubsub", "stream", "stream/file"}}, // each of them
 	"examples/internal/leaks": {deps: []string{"github.com/panjf2000/ants/v2", "go.uber.org/goleak"}},
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -327,12 +328,11 @@ func (p *program) perform(ctx context.Context, i int, c *tspeer.Call) {
 			p.callStream(ctx, c, want)
 			return
 		}
-		for _, arg := range c.Args {
-			if s, ok := arg.(tspeer.Stream); ok {
-				ctx = stream.With(ctx, stream.Options{Live: s.Live})
-			}
-		}
-		err = p.stub(c).Call(ctx, c.Name, &result, p.arguments(c.Args)...)
+		isLive := slices.ContainsFunc(c.Args, func(arg any) bool {
+			s, ok := arg.(tspeer.Stream)
+			return ok && s.Live
+		})
+		err = p.stub(c).Call(stream.With(ctx, stream.Options{Live: isLive}), c.Name, &result, p.arguments(c.Args)...)
 	case tspeer.OpGet:
 		err = p.stub(c).Get(ctx, c.Name, &result)
 	case tspeer.OpSet:
