@@ -286,7 +286,12 @@ func (p *Peer) call(ctx context.Context, t wire.Type, c *mux.Call, result any) e
 
 // do sends a request and waits for its answer. The caller releases c afterwards.
 func (p *Peer) do(ctx context.Context, t wire.Type, c *mux.Call) (mux.Reply, error) {
-	timeout, err := p.complete(ctx, c)
+	return p.doUntil(ctx, ctx, t, c)
+}
+
+// doUntil is do with the life of completeUntil.
+func (p *Peer) doUntil(ctx, life context.Context, t wire.Type, c *mux.Call) (mux.Reply, error) {
+	timeout, err := p.completeUntil(ctx, life, c)
 	if err != nil {
 		return mux.Reply{}, err
 	}
@@ -303,13 +308,19 @@ func (p *Peer) do(ctx context.Context, t wire.Type, c *mux.Call) (mux.Reply, err
 // complete adds to a request what it carries besides its payload, and checks it. It
 // returns the time limit of the call besides that of its context, 0 for none.
 func (p *Peer) complete(ctx context.Context, c *mux.Call) (time.Duration, error) {
-	deadline, limited := ctx.Deadline()
+	return p.completeUntil(ctx, ctx, c)
+}
+
+// completeUntil is complete for a call whose work on the other side may go on when ctx, that of
+// the call, has ended: until life does.
+func (p *Peer) completeUntil(ctx, life context.Context, c *mux.Call) (time.Duration, error) {
 	if c.Session().CanMeta() {
+		deadline, limited := life.Deadline()
 		if err := appendMeta(ctx, c, deadline, limited); err != nil {
 			return 0, err
 		}
 	}
-	if limited {
+	if _, limited := ctx.Deadline(); limited {
 		return 0, p.checkSize(c)
 	}
 	return p.endpoint.cfg.callTimeout(), p.checkSize(c)

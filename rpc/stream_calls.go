@@ -38,6 +38,8 @@ type streamCall struct {
 	conn   *conn
 	method string
 
+	mayStream bool // the result may be a stream
+
 	args []*argumentStream
 	talk *argumentStream // what the caller writes through a [stream.Duplex], nil if there is none
 
@@ -106,24 +108,25 @@ func (s *Stub) callStreams(ctx context.Context, method string, result any, value
 // callStreaming makes a call with streams, and again where ctx allows it. result is a pointer to where
 // the result goes, invalid to drop it; want is its shape if it is a stream.
 func (s *Stub) callStreaming(ctx context.Context, method string, args []argument, want *stream.Shape, result reflect.Value) error {
-	c, err := s.streamOnce(ctx, ctx, method, args, want, result)
-	if s.peer.mayRetry(ctx, err) && !c.used() {
-		return s.peer.retried(ctx, err, func(attempt context.Context) (err error) {
-			if c.used() {
-				return err
-			}
-			c, err = s.streamOnce(attempt, ctx, method, args, want, result)
-			return err
-		})
+	c, err := s.streamOnce(ctx, method, args, want, result)
+	if !s.peer.mayRetry(ctx, err) || c.used() {
+		return err
 	}
-	return err
+	r := s.peer.newRetry(ctx)
+	defer r.stop()
+	for !c.used() && r.again(&err) {
+		// Not under the context of r: its limit is that for another attempt, and not that of a
+		// stream which this one returns.
+		c, err = s.streamOnce(ctx, method, args, want, result)
+	}
+	return r.outcome(err)
 }
 
 // used reports whether arguments of the call have begun to be sent.
 func (c *streamCall) used() bool { return c != nil && len(c.args) > 0 && c.sent.Load() }
 
-// streamOnce makes a call with streams. ctx is of the attempt, life of the call and its streams.
-func (s *Stub) streamOnce(ctx, life context.Context, method string, args []argument, want *stream.Shape, result reflect.Value) (*streamCall, error) {
+// streamOnce makes a call with streams.
+func (s *Stub) streamOnce(ctx context.Context, method string, args []argument, want *stream.Shape, result reflect.Value) (*streamCall, error) {
 	if err := mux.WouldBlock(ctx); err != nil {
 		return nil, callError(err)
 	}
@@ -138,7 +141,8 @@ func (s *Stub) streamOnce(ctx, life context.Context, method string, args []argum
 		return nil, err
 	}
 	c := &streamCall{stub: s, conn: view.conn, method: method, donec: make(chan struct{})}
-	c.ctx, c.cancel = context.WithCancelCause(life)
+	c.mayStream = want != nil || result.IsValid() && result.Type() == anyPointerType
+	c.ctx, c.cancel = context.WithCancelCause(ctx)
 	start := len(call.B)
 	for i, arg := range args {
 		if call.B, err = c.append(call.B, i, arg); err != nil {
@@ -248,13 +252,17 @@ func (c *streamCall) send(ctx context.Context, call *mux.Call) (mux.Reply, error
 		call.Release()
 		return mux.Reply{}, Errorf(FailedPrecondition, "rpc: the streams that %s was given have been used", c.method)
 	}
+	life := ctx
+	if c.mayStream {
+		life = c.ctx // a middleware may have limited the call, which is over before the stream
+	}
 	if len(c.args) == 0 {
-		reply, err := p.do(ctx, wire.TypeCall, call)
+		reply, err := p.doUntil(ctx, life, wire.TypeCall, call)
 		reply.Payload = slices.Clone(reply.Payload)
 		call.Release()
 		return reply, err
 	}
-	timeout, err := p.complete(ctx, call)
+	timeout, err := p.completeUntil(ctx, life, call)
 	if err != nil {
 		call.Release()
 		c.sent.Store(false)

@@ -51,13 +51,14 @@ func beginStreams(ctx context.Context, m *method, returnsStream bool) (*servedSt
 		return s, s.ctx, nil
 	}
 	// The context outlives the request: it has what that carries, and ends with the
-	// connection, at the deadline of the caller, and until the method has returned with the request.
+	// connection, at the deadline of the caller, and until the method has returned with the
+	// request. The limits of middleware are for the request.
 	s.ctx, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	s.stop = []func() bool{
 		context.AfterFunc(ctx, func() { s.cancel(context.Cause(ctx)) }),
 		context.AfterFunc(c.ctx, func() { s.cancel(context.Cause(c.ctx)) }),
 	}
-	if at, ok := ctx.Deadline(); ok {
+	if at, ok := request.Deadline(); ok {
 		timer := time.AfterFunc(time.Until(at), func() { s.cancel(context.DeadlineExceeded) })
 		s.stop = append(s.stop, timer.Stop)
 	}

@@ -1,0 +1,170 @@
+package rpc
+
+import (
+	"context"
+	"iter"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/d-e-v-grid/netron/codec"
+	"github.com/d-e-v-grid/netron/mux"
+)
+
+// before returns middleware that asks first whether to answer in place of the rest.
+func before(fn func(ctx context.Context, next func(context.Context) (codec.Raw, error)) (codec.Raw, error)) Middleware {
+	return func(next Handler) Handler {
+		return func(ctx context.Context, r *Request) (codec.Raw, error) {
+			if r.Op() != OpCall {
+				return next(ctx, r)
+			}
+			return fn(ctx, func(ctx context.Context) (codec.Raw, error) { return next(ctx, r) })
+		}
+	}
+}
+
+// TestStreamOutlivesItsCall checks that the limits of middleware and of attempts hold for the
+// call, and not for the stream that it returns.
+func TestStreamOutlivesItsCall(t *testing.T) {
+	limit := before(func(ctx context.Context, next func(context.Context) (codec.Raw, error)) (codec.Raw, error) {
+		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		return next(ctx)
+	})
+	slow := func(t *testing.T, seq iter.Seq2[int, error]) {
+		t.Helper()
+		n := 0
+		for v, err := range seq {
+			if err != nil || v != n {
+				t.Fatalf("item %d = %d, %v", n, v, err)
+			}
+			if time.Sleep(time.Minute); n == 2 {
+				break
+			}
+			n++
+		}
+	}
+	for name, where := range map[string]func(w *streamWorld){
+		"caller":  func(w *streamWorld) { w.near.UseOutgoing(limit) },
+		"service": func(w *streamWorld) { w.far.Use(limit) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inStreamWorld(t, func(t *testing.T, w *streamWorld) {
+				where(w)
+				if err := w.far.Expose("slow@1.0.0", slowly{}); err != nil {
+					t.Fatal(err)
+				}
+				stub, err := w.peer.Service(t.Context(), "slow")
+				if err != nil {
+					t.Fatal(err)
+				}
+				var seq iter.Seq2[int, error]
+				if err := stub.Call(t.Context(), "count", &seq); err != nil {
+					t.Fatal(err)
+				}
+				slow(t, seq)
+				// The limit of the caller holds for both.
+				ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+				defer cancel()
+				if err := stub.Call(ctx, "count", &seq); err != nil {
+					t.Fatal(err)
+				}
+				if all, err := collect(seq); len(all) != 2 || CodeOf(err) != DeadlineExceeded {
+					t.Errorf("a stream with 90 s = %v, %v, want two items and deadline_exceeded", all, err)
+				}
+				w.wantNothing(t)
+			})
+		})
+	}
+	t.Run("second attempt", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newDialledWorld(t)
+			var tries atomic.Int32
+			w.near.UseOutgoing(before(func(ctx context.Context, next func(context.Context) (codec.Raw, error)) (codec.Raw, error) {
+				if tries.Add(1) == 1 {
+					return nil, callError(&mux.LostError{})
+				}
+				return next(ctx)
+			}))
+			var seq iter.Seq2[int, error]
+			if err := w.stub.Call(Idempotent(t.Context()), "count", &seq); err != nil {
+				t.Fatal(err)
+			}
+			slow(t, seq)
+		})
+	})
+}
+
+// slowly has streams with pauses.
+type slowly struct{}
+
+func (slowly) Count(ctx context.Context) iter.Seq2[int, error] {
+	return func(yield func(int, error) bool) {
+		for i := 0; yield(i, nil); i++ {
+			select {
+			case <-time.After(time.Minute):
+			case <-ctx.Done():
+				yield(0, context.Cause(ctx))
+				return
+			}
+		}
+	}
+}
+
+// Lose ends the connection when it has read an item.
+func (slowly) Lose(ctx context.Context, items iter.Seq2[int, error]) error {
+	for range items {
+		PeerFrom(ctx).link().Close(closeNormal, "")
+	}
+	return nil
+}
+
+// dialledWorld is a peer that reconnects, and the service at its other side.
+type dialledWorld struct {
+	near, far *Endpoint
+	peer      *Peer
+	stub      *Stub
+}
+
+func newDialledWorld(t *testing.T) *dialledWorld {
+	t.Helper()
+	w := &dialledWorld{near: newEndpoint(t, Config{ID: "near"}), far: newEndpoint(t, Config{ID: "far"})}
+	if err := w.far.Expose("slow@1.0.0", slowly{}); err != nil {
+		t.Fatal(err)
+	}
+	w.peer = w.near.NewDialled(Redial{Dial: func(ctx context.Context, _ int) error {
+		meet(w.peer, w.far)
+		return w.peer.Adopt(ctx)
+	}})
+	t.Cleanup(func() { _ = w.peer.Close() })
+	if err := w.peer.Connect(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if w.stub, err = w.peer.Service(t.Context(), "slow"); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// TestUsedStreamsAreNotSentAgain loses a call with a stream in its second attempt.
+func TestUsedStreamsAreNotSentAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newDialledWorld(t)
+		var tries atomic.Int32
+		w.near.UseOutgoing(before(func(ctx context.Context, next func(context.Context) (codec.Raw, error)) (codec.Raw, error) {
+			if tries.Add(1) == 1 {
+				return nil, callError(&mux.LostError{})
+			}
+			return next(ctx)
+		}))
+		err := w.stub.Call(Idempotent(t.Context()), "lose", nil, numbers(1))
+		if CodeOf(err) != Unavailable || tries.Load() != 2 {
+			t.Errorf("call = %v after %d attempts, want it lost in the second", err, tries.Load())
+		}
+		if sent, known := WasSent(err); !sent || !known {
+			t.Errorf("WasSent = %t, %t, want true and known", sent, known)
+		}
+	})
+}
