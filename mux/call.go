@@ -35,6 +35,10 @@ type Call struct {
 	// negotiated [FeatureMeta].
 	Meta bool
 
+	// Stream says that who gets the answer opens the stream that it may announce. Others are
+	// given up at once.
+	Stream bool
+
 	session *Session
 	payload int // where the payload begins in B
 	id      uint32
@@ -109,7 +113,7 @@ func (c *Call) recycle() {
 		c.B = nil
 	}
 	c.out.b = nil
-	c.Meta = false
+	c.Meta, c.Stream = false, false
 	c.fn, c.reply, c.err = nil, Reply{}, nil
 	c.state.Store(uint32(callUnsent))
 	c.session.calls.Put(c)

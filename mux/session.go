@@ -442,7 +442,7 @@ func (s *Session) pong(pkt wire.Packet) {
 func (s *Session) answer(pkt wire.Packet) {
 	c := s.table.claim(pkt.ID)
 	if len(pkt.Payload) > 0 && pkt.Payload[0] == referenceCode && s.canStream.Load() && !pkt.Flags.Error() {
-		s.announced(pkt.Payload, c != nil)
+		s.announced(pkt.Payload, c != nil && c.Stream)
 	}
 	if c == nil {
 		s.stats.lateReplies.Add(1)

@@ -85,6 +85,7 @@ func TestAnnouncedByAnswer(t *testing.T) {
 		go func() {
 			call := c.session.NewCall()
 			call.B = append(call.B, nilValue)
+			call.Stream = true
 			defer call.Release()
 			reply, err := call.Do(t.Context(), wire.TypeCall, 0)
 			if err != nil {

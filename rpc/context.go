@@ -156,13 +156,13 @@ func (r *requestContext) begun() *requestState {
 }
 
 // end ends the context when the handler has returned. Streams that were made for the answer
-// begin when that is sent, unless it failed.
-func (r *requestContext) end(request *mux.Request, failed bool) {
+// begin when that is sent; it is nil for a request that failed.
+func (r *requestContext) end(request *mux.Request, answer []byte) {
 	slab, place := r.slab(), r.place%slabContexts
 	slab.ended.Or(1 << place)
 	if extras := slab.extras.Load(); extras != nil {
 		if streams := extras[place].streams; streams != nil {
-			streams.answered(request, failed)
+			streams.answered(request, answer)
 		}
 		if s := extras[place].state.Load(); s != nil {
 			r.finish(s)

@@ -29,7 +29,11 @@ func (c *conn) serve(r *mux.Request, dst []byte) (out []byte, isError bool) {
 			out, isError = c.fail(r, dst, errInternal())
 		}
 		if ctx != nil {
-			ctx.end(r, isError || out == nil)
+			var answer []byte
+			if !isError && out != nil {
+				answer = out[len(dst):]
+			}
+			ctx.end(r, answer)
 		}
 	}()
 	if r.Inline && !r.Meta {

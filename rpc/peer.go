@@ -276,9 +276,6 @@ func (p *Peer) call(ctx context.Context, t wire.Type, c *mux.Call, result any) e
 	reply, err := p.do(ctx, t, c)
 	if err == nil {
 		err = p.decodeReply(reply, result)
-		if (result == nil || err != nil) && !reply.IsError {
-			dropStream(c.Session(), reply.Payload, p.endpoint.cfg.Limits)
-		}
 	}
 	c.Release()
 	return err

@@ -48,7 +48,8 @@ type streamCall struct {
 
 	mu     sync.Mutex
 	ended  bool
-	source error // of the first argument that failed; guarded by mu
+	source error    // of the first argument that failed; guarded by mu
+	offers []uint32 // streams that answers have announced; guarded by mu
 }
 
 // argumentStream is a stream that a call passes.
@@ -169,10 +170,32 @@ func (s *Stub) streamOnce(ctx context.Context, method string, args []argument, w
 	if err == nil {
 		open, err = c.take(reply, want, result)
 	}
+	c.refuseOthers()
 	if !open {
 		c.end()
 	}
 	return c, err
+}
+
+// answered notes what stream an answer announces.
+func (c *streamCall) answered(reply mux.Reply) {
+	if id, _, ok := (streamPackets{c.conn}).ParseReference(reply.Payload); ok && !reply.IsError {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.offers = append(c.offers, id)
+	}
+}
+
+// refuseOthers gives up the streams that answers have announced and that were not opened: the
+// call has failed otherwise, or a middleware has kept them.
+func (c *streamCall) refuseOthers() {
+	c.mu.Lock()
+	offers := c.offers
+	c.offers = nil
+	c.mu.Unlock()
+	for _, id := range offers {
+		c.conn.session.RefuseReader(id)
+	}
 }
 
 // append encodes an argument.
@@ -248,6 +271,7 @@ func (c *streamCall) sendRequest(ctx context.Context, r *Request) (codec.Raw, er
 // The time limit of calls, where ctx has none, begins when the last argument has been sent.
 func (c *streamCall) send(ctx context.Context, call *mux.Call) (mux.Reply, error) {
 	p := c.stub.peer
+	call.Stream = c.mayStream
 	if c.sent.Swap(true) && len(c.args) > 0 {
 		call.Release()
 		return mux.Reply{}, Errorf(FailedPrecondition, "rpc: the streams that %s was given have been used", c.method)
@@ -258,6 +282,7 @@ func (c *streamCall) send(ctx context.Context, call *mux.Call) (mux.Reply, error
 	}
 	if len(c.args) == 0 {
 		reply, err := p.doUntil(ctx, life, wire.TypeCall, call)
+		c.answered(reply)
 		reply.Payload = slices.Clone(reply.Payload)
 		call.Release()
 		return reply, err
@@ -274,6 +299,7 @@ func (c *streamCall) send(ctx context.Context, call *mux.Call) (mux.Reply, error
 	)
 	answerc := make(chan struct{}) // closed when these are set
 	id, err := call.Start(ctx, wire.TypeCall, 0, func(_ context.Context, r mux.Reply, err error) {
+		c.answered(r)
 		if err == nil && r.Meta {
 			err = p.takeTrailer(ctx, &r)
 		}
@@ -404,13 +430,9 @@ func (c *streamCall) take(reply mux.Reply, want *stream.Shape, result reflect.Va
 	}
 	switch {
 	case want == nil && !result.IsValid():
-		dropStream(c.conn.session, reply.Payload, c.conn.endpoint.cfg.Limits)
 		return false, c.stub.decodeReply(reply, nil)
 	case want == nil:
-		if err = c.stub.decodeReply(reply, result.Interface()); err != nil {
-			dropStream(c.conn.session, reply.Payload, c.conn.endpoint.cfg.Limits)
-		}
-		return false, err
+		return false, c.stub.decodeReply(reply, result.Interface())
 	case !isReference:
 		return false, answerError(fmt.Errorf("it is %v, not a stream", codec.Raw(reply.Payload).Kind()))
 	}
@@ -481,17 +503,6 @@ func (c *conn) openReader(payload []byte) (*mux.StreamReader, error) {
 		return nil, streamOpenError(err)
 	}
 	return r, nil
-}
-
-// dropStream gives up the stream that an answer announces which nobody can use, if it does.
-func dropStream(s *mux.Session, payload []byte, lim codec.Limits) {
-	if codec.Raw(payload).Kind() != codec.KindStreamReference {
-		return
-	}
-	var ref codec.StreamReference
-	if codec.UnmarshalLimits(payload, &ref, lim) == nil && ref.Writable {
-		s.RefuseReader(ref.StreamID)
-	}
 }
 
 // end ends the streams of the call.

@@ -1,12 +1,14 @@
 package rpc
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"reflect"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,6 +34,7 @@ type servedStreams struct {
 	// The result, if it is a stream.
 	value  reflect.Value
 	writer *mux.StreamWriter
+	ref    []byte                    // encoded
 	run    func(o *stream.Out) error // sends it
 
 	mu     sync.Mutex
@@ -132,7 +135,7 @@ func (s *servedStreams) result(dst []byte, value reflect.Value, run func(*stream
 		w.Drop()
 		return dst, err
 	}
-	s.value, s.writer, s.run = value, w, run
+	s.value, s.writer, s.run, s.ref = value, w, run, slices.Clone(out[len(dst):])
 	request, _ := s.ctx.Value(requestKey{}).(*requestContext)
 	request.needExtra().streams = s
 	s.stop[0]() // from now on the request may end
@@ -140,9 +143,10 @@ func (s *servedStreams) result(dst []byte, value reflect.Value, run func(*stream
 	return out, nil
 }
 
-// answered is called when the handler has returned, before its answer is sent.
-func (s *servedStreams) answered(r *mux.Request, failed bool) {
-	if failed {
+// answered is called when the handler has returned, before its answer is sent. It is not the
+// stream if that has failed, or if a middleware has put something else in its place.
+func (s *servedStreams) answered(r *mux.Request, answer []byte) {
+	if !bytes.HasPrefix(answer, s.ref) {
 		s.writer.Drop()
 		s.finish()
 		return

@@ -2,6 +2,8 @@ package rpc
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"iter"
 	"sync/atomic"
 	"testing"
@@ -11,6 +13,22 @@ import (
 	"github.com/d-e-v-grid/netron/codec"
 	"github.com/d-e-v-grid/netron/mux"
 )
+
+// wantReleased checks that a method of the service was told that nobody wants its stream, at
+// once.
+func (w *streamWorld) wantReleased(t *testing.T, why, who string) {
+	t.Helper()
+	synctest.Wait()
+	select {
+	case got := <-w.service.released:
+		if got != who {
+			t.Errorf("%s: released %q, want %q", why, got, who)
+		}
+	default:
+		t.Errorf("%s: %s was not released", why, who)
+	}
+	w.wantNothing(t)
+}
 
 // before returns middleware that asks first whether to answer in place of the rest.
 func before(fn func(ctx context.Context, next func(context.Context) (codec.Raw, error)) (codec.Raw, error)) Middleware {
@@ -22,6 +40,105 @@ func before(fn func(ctx context.Context, next func(context.Context) (codec.Raw, 
 			return fn(ctx, func(ctx context.Context) (codec.Raw, error) { return next(ctx, r) })
 		}
 	}
+}
+
+// TestStreamsThatNobodyTakes has methods return streams to callers who want none, or whose
+// middleware keeps them.
+func TestStreamsThatNobodyTakes(t *testing.T) {
+	pass := before(func(ctx context.Context, next func(context.Context) (codec.Raw, error)) (codec.Raw, error) {
+		return next(ctx)
+	})
+	fails := before(func(ctx context.Context, next func(context.Context) (codec.Raw, error)) (codec.Raw, error) {
+		_, err := next(ctx)
+		return nil, errors.Join(err, Errorf(Aborted, "no"))
+	})
+	replaces := before(func(ctx context.Context, next func(context.Context) (codec.Raw, error)) (codec.Raw, error) {
+		_, err := next(ctx)
+		return codec.AppendInt(nil, 7), err
+	})
+	const many = 1 << 40
+	takes := map[string]func(ctx context.Context, w *streamWorld) error{
+		"nothing": func(ctx context.Context, w *streamWorld) error { return w.stub.Call(ctx, "count", nil, many) },
+		"a number": func(ctx context.Context, w *streamWorld) error {
+			var n int
+			return w.stub.Call(ctx, "count", &n, many)
+		},
+		"a func": func(ctx context.Context, w *streamWorld) error {
+			done := make(chan error)
+			if err := w.stub.CallFunc(ctx, "count", func(_ context.Context, _ *Reply, err error) { go func() { done <- err }() }, many); err != nil {
+				return err
+			}
+			return <-done
+		},
+		"a future": func(ctx context.Context, w *streamWorld) error { return w.stub.Go(ctx, "count", nil, many).Wait(ctx) },
+		"a typed method": func(ctx context.Context, w *streamWorld) error {
+			_, err := Method[struct{ N int }, struct{}](w.stub, "count")(ctx, struct{ N int }{many})
+			return err
+		},
+		"a stream": func(ctx context.Context, w *streamWorld) error {
+			var seq iter.Seq2[int, error]
+			return w.stub.Call(ctx, "count", &seq, many)
+		},
+	}
+	for _, tt := range []struct {
+		name         string
+		client, serv Middleware
+		of           string // who takes it, "" for all but a stream
+	}{
+		{name: "no middleware"},
+		{name: "middleware", client: pass},
+		{name: "middleware that fails", client: fails, of: "a stream"},
+		{name: "middleware that replaces the result", client: replaces, of: "a stream"},
+		{name: "middleware of the service that fails", serv: fails, of: "a stream"},
+		{name: "middleware of the service that replaces the result", serv: replaces, of: "a stream"},
+		{name: "middleware of the service", serv: replaces},
+	} {
+		for name, take := range takes {
+			if tt.of != name && (tt.of != "" || name == "a stream") {
+				continue
+			}
+			t.Run(tt.name+"/"+name, func(t *testing.T) {
+				inStreamWorld(t, func(t *testing.T, w *streamWorld) {
+					if tt.client != nil {
+						w.near.UseOutgoing(tt.client)
+					}
+					if tt.serv != nil {
+						w.far.Use(tt.serv)
+					}
+					err := take(t.Context(), w)
+					if tt.serv == nil {
+						w.wantReleased(t, fmt.Sprint("the caller got ", err), "count")
+					}
+					w.wantNothing(t)
+				})
+			})
+		}
+	}
+	t.Run("one of two", func(t *testing.T) {
+		inStreamWorld(t, func(t *testing.T, w *streamWorld) {
+			w.near.UseOutgoing(before(func(ctx context.Context, next func(context.Context) (codec.Raw, error)) (codec.Raw, error) {
+				if _, err := next(ctx); err != nil {
+					return nil, err
+				}
+				return next(ctx)
+			}))
+			n := 0
+			for v, err := range w.client.Count(t.Context(), many) {
+				if n++; err != nil || v != n-1 {
+					t.Fatalf("item %d = %d, %v", n-1, v, err)
+				}
+				if n == 1000 {
+					synctest.Wait()
+					if len(w.service.released) != 1 {
+						t.Errorf("%d streams were released, want that of the first answer", len(w.service.released))
+					}
+					break
+				}
+			}
+			<-w.service.released
+			w.wantReleased(t, "the second", "count")
+		})
+	})
 }
 
 // TestStreamOutlivesItsCall checks that the limits of middleware and of attempts hold for the
