@@ -50,7 +50,7 @@ func (o *Out) stop(err error) error {
 	if cause := context.Cause(o.ctx); cause != nil && o.ctx.Err() == err { //nolint:errorlint // it is that very value
 		err = cause
 	}
-	o.w.Fail(err.Error(), nil) // nothing, unless it is this side that gives up
+	o.w.Fail(err.Error(), err) // nothing, unless it is this side that gives up
 	if o.Error != nil {
 		err = o.Error(err)
 	}
