@@ -320,6 +320,16 @@ func (b *block) refuseRest() {
 		start := len(answer.B)
 		answer.B = append(answer.B, s.cfg.Overloaded...)
 		b.answer(answer, start, &b.queue[i], wire.Response(b.queue[i].typ, true)).Release()
+		s.refused(b.request(i))
+	}
+}
+
+// request returns a request of the block that is not served.
+func (b *block) request(i int) *Request {
+	q := &b.queue[i]
+	return &Request{
+		Type: q.typ, Payload: b.data.B[q.at:q.end], Target: q.target, Meta: q.meta,
+		Offset: int(q.offset), Count: int(q.count), id: q.id, session: b.session,
 	}
 }
 

@@ -89,6 +89,11 @@ type Config struct {
 	// r.Inline is set, and should recover its own panics. Required.
 	Serve func(r *Request, dst []byte) (answer []byte, isError bool)
 
+	// Refused is told of requests that are answered by Overloaded or Draining and not served,
+	// after Route has seen them. It must not block, nor keep r. Any goroutine may call it. Nil
+	// means nothing to do.
+	Refused func(r *Request)
+
 	// Ended is called once, after all pending calls have failed. It must not
 	// block. Nil means nothing to do.
 	Ended func(s *Session, err error)

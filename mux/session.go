@@ -273,6 +273,7 @@ func (s *Session) serve(pkt wire.Packet) {
 	}
 	if !s.hasRoom(int64(len(pkt.Payload))) {
 		s.refuse(r, s.cfg.Overloaded)
+		s.refused(r)
 		return
 	}
 	if dispatch == Alone {
@@ -331,7 +332,9 @@ func (s *Session) submit(b *block) {
 		refusal = s.cfg.Overloaded
 	}
 	for i := range b.queue {
-		s.refuse(&Request{Type: b.queue[i].typ, id: b.queue[i].id}, refusal)
+		r := b.request(i)
+		s.refuse(r, refusal)
+		s.refused(r)
 	}
 	b.recycle()
 	s.release(n, bytes)
@@ -422,6 +425,13 @@ func (s *Session) refuse(r *Request, payload []byte) {
 	s.endAnswer(start, at, r.id, wire.Response(r.Type, true))
 }
 
+// refused tells of a request that has been refused.
+func (s *Session) refused(r *Request) {
+	if s.cfg.Refused != nil {
+		s.cfg.Refused(r)
+	}
+}
+
 // pong answers a PING packet. It is dropped when the queue is full: the sender
 // has other ways to learn that the connection lives.
 func (s *Session) pong(pkt wire.Packet) {
@@ -441,7 +451,7 @@ func (s *Session) pong(pkt wire.Packet) {
 // peers answer every request with type CALL (protocol section 4.4).
 func (s *Session) answer(pkt wire.Packet) {
 	c := s.table.claim(pkt.ID)
-	if len(pkt.Payload) > 0 && pkt.Payload[0] == referenceCode && s.canStream.Load() && !pkt.Flags.Error() {
+	if len(pkt.Payload) > 0 && mayBeReference(pkt.Payload[0]) && s.canStream.Load() && !pkt.Flags.Error() {
 		s.announced(pkt.Payload, c != nil && c.Stream)
 	}
 	if c == nil {
@@ -452,8 +462,12 @@ func (s *Session) answer(pkt wire.Packet) {
 	s.complete(c, Reply{Payload: pkt.Payload, IsError: pkt.Flags.Error(), Meta: pkt.Flags.Meta() && s.canMeta.Load()}, nil)
 }
 
-// referenceCode is the first octet of a reference to a stream, and of few other answers.
-const referenceCode = 0xc7
+// mayBeReference reports whether an answer with this first octet can be a reference to a stream:
+// it is an extension of more than two octets. Few other answers are.
+func mayBeReference(first byte) bool {
+	const ext8, fixext4, fixext16 = 0xc7, 0xd6, 0xd8
+	return first == ext8 || first >= fixext4 && first <= fixext16
+}
 
 // announced looks whether an answer announces a stream. Then its chunks are right behind, and
 // the goroutine that the answer is for will come later than they do.

@@ -73,7 +73,7 @@ func TestExpectedStreams(t *testing.T) {
 
 // reference returns the answer to a request that is a stream.
 func reference(id uint32, live byte) []byte {
-	return append(binary.BigEndian.AppendUint32([]byte{referenceCode, 5, 107}, id), live)
+	return append(binary.BigEndian.AppendUint32([]byte{0xc7, 5, 107}, id), live)
 }
 
 // TestAnnouncedByAnswer has answers announce streams whose chunks are right behind.

@@ -40,7 +40,7 @@ func (t testPackets) ParseFailure(p []byte) (uint32, StreamError, bool) {
 // ParseReference implements [StreamPackets]: the test's references are extensions of 5 octets
 // of type 107, the id and whether the stream is live.
 func (testPackets) ParseReference(p []byte) (id uint32, live, ok bool) {
-	if len(p) != 8 || p[0] != referenceCode || p[2] != 107 {
+	if len(p) != 8 || p[0] != 0xc7 || p[2] != 107 {
 		return 0, false, false
 	}
 	return binary.BigEndian.Uint32(p[3:]), p[7] == 1, true

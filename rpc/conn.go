@@ -90,6 +90,7 @@ func (c *conn) config(hint mux.Hint) mux.Config {
 		Ready:            c.ready,
 		Route:            c.router.route,
 		Serve:            c.serve,
+		Refused:          c.router.refuseStreams,
 		Cancel:           c.cancel,
 		GoAway:           c.goAway,
 		Event:            c.event,

@@ -41,7 +41,7 @@ func (c *conn) serve(r *mux.Request, dst []byte) (out []byte, isError bool) {
 		return c.finish(r, dst, out, err)
 	}
 	ctx = c.newContext(r)
-	if m, ok := r.Target.(*method); ok && m.takesStreams {
+	if announces(r) { // a request without streams should not pay for more
 		defer c.router.refuseStreams(r) // those that the handler has not taken
 	}
 	payload := r.Payload

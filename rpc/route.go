@@ -66,12 +66,16 @@ func (t *router) routeCall(r *mux.Request, d *codec.Decoder, n int) {
 	if err != nil {
 		return
 	}
-	e := view.find(id)
-	if e == nil {
-		return
+	var m *method
+	if e := view.find(id); e != nil {
+		m = e.service.methods[string(name)]
 	}
-	m := e.service.methods[string(name)]
 	if m == nil {
+		// It may be one of a service that this peer alone sees.
+		if bytes.IndexByte(d.Rest(), referenceType) >= 0 {
+			r.Offset, r.Count = len(r.Payload)-d.Len(), n-2
+			t.expectStreams(r)
+		}
 		return
 	}
 	t.view, t.method = view, m
@@ -82,6 +86,17 @@ func (t *router) routeCall(r *mux.Request, d *codec.Decoder, n int) {
 	}
 }
 
+// referenceType is in each reference to a stream: the type of the extension.
+const referenceType = 107
+
+// announces reports whether there may be streams among the arguments of a request.
+func announces(r *mux.Request) bool {
+	if m, ok := r.Target.(*method); ok {
+		return m.takesStreams
+	}
+	return r.Count > 0
+}
+
 // expectStreams looks for the streams that a request announces: their chunks are right behind,
 // and its handler will come later than they do.
 func (t *router) expectStreams(r *mux.Request) {
@@ -90,6 +105,9 @@ func (t *router) expectStreams(r *mux.Request) {
 
 // refuseStreams gives up the streams that a request announces and that nobody has opened.
 func (t *router) refuseStreams(r *mux.Request) {
+	if !announces(r) {
+		return
+	}
 	t.announced(r, func(ref codec.StreamReference) { r.Session().RefuseReader(ref.StreamID) })
 }
 

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -284,4 +286,136 @@ func TestUsedStreamsAreNotSentAgain(t *testing.T) {
 			t.Errorf("WasSent = %t, %t, want true and known", sent, known)
 		}
 	})
+}
+
+// TestRefusedStreams refuses calls with streams before a handler has seen them.
+func TestRefusedStreams(t *testing.T) {
+	const window = 1000
+	for name, prepare := range map[string]func(w *streamWorld) (undo func()){
+		"overloaded": func(w *streamWorld) func() {
+			busy := make(chan struct{})
+			go func() {
+				defer close(busy)
+				_ = w.stub.Call(context.Background(), "blocks", nil)
+			}()
+			synctest.Wait()
+			return func() {
+				close(w.service.gate)
+				<-busy
+			}
+		},
+		"draining": func(w *streamWorld) func() { w.back.link().Refuse(); return func() {} },
+		"no admittance": func(w *streamWorld) func() {
+			w.far.Use(before(func(context.Context, func(context.Context) (codec.Raw, error)) (codec.Raw, error) {
+				return nil, Errorf(PermissionDenied, "no")
+			}))
+			return func() {}
+		},
+		"concealed": func(w *streamWorld) func() { _ = w.far.Conceal("streamer@1.0.0"); return func() {} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newStreamWorld(t, Config{MaxRequests: 1, Streams: StreamConfig{Window: window, MaxStreams: 10}})
+				undo := prepare(w)
+				for range 100 { // more than may be open at a time
+					if n, err := w.client.Upload(t.Context(), "x", io.LimitReader(counting{}, 1<<20)); err == nil {
+						t.Fatalf("Upload = %d, want an error", n)
+					}
+					synctest.Wait()
+				}
+				undo()
+				w.wantNothing(t)
+			})
+		})
+	}
+}
+
+func (s *streamer) Blocks(context.Context) error {
+	<-s.gate
+	return nil
+}
+
+// Uploads returns a service with streams.
+func (s *streamer) Uploads(context.Context) (*Service, error) {
+	return NewServiceOf("uploads", &uploads{})
+}
+
+type uploads struct{}
+
+func (*uploads) Upload(_ context.Context, body io.Reader) (int64, error) {
+	time.Sleep(time.Second) // the chunks come
+	return io.Copy(io.Discard, body)
+}
+
+func (*uploads) Misfit(context.Context, int, io.Reader) {}
+
+// TestStreamsOfNestedServices sends more to services without a name than may come of streams that
+// were not announced.
+func TestStreamsOfNestedServices(t *testing.T) {
+	inStreamWorld(t, func(t *testing.T, w *streamWorld) {
+		if err := w.far.Peers()[0].Expose("private@1.0.0", &uploads{}); err != nil {
+			t.Fatal(err)
+		}
+		private, err := w.peer.Service(t.Context(), "private")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var nested *Stub
+		if err := w.stub.Call(t.Context(), "uploads", &nested); err != nil {
+			t.Fatal(err)
+		}
+		const size = 400_000
+		for name, stub := range map[string]*Stub{"nested": nested, "private": private} {
+			errs := make(chan error, 8)
+			for range cap(errs) {
+				go func() {
+					var n int64
+					err := stub.Call(t.Context(), "upload", &n, io.LimitReader(counting{}, size))
+					if err == nil && n != size {
+						err = fmt.Errorf("%d bytes", n)
+					}
+					errs <- err
+				}()
+			}
+			for range cap(errs) {
+				if err := <-errs; err != nil {
+					t.Errorf("upload to the %s service: %v", name, err)
+				}
+			}
+			if err := stub.Call(t.Context(), "misfit", nil, "x", io.LimitReader(counting{}, size)); CodeOf(err) != InvalidArgument {
+				t.Errorf("misfit of the %s service = %v, want invalid_argument", name, err)
+			}
+			w.wantNothing(t)
+		}
+		if err := nested.Release(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// TestAnnouncedStreamsAreNotEarly has chunks come before anybody has looked at what announces
+// them, whatever the length of the reference, which holds the id of the peer.
+func TestAnnouncedStreamsAreNotEarly(t *testing.T) {
+	for n := range 20 {
+		synctest.Test(t, func(t *testing.T) {
+			cfg := Config{ID: strings.Repeat("x", n+1), Streams: StreamConfig{MaxEarlyBytes: 1}}
+			w := linked{near: newEndpoint(t, cfg), far: newEndpoint(t, cfg)}
+			w = link(t, w.near, w.far)
+			if err := w.far.Expose("streamer@1.0.0", newStreamer()); err != nil {
+				t.Fatal(err)
+			}
+			late := before(func(ctx context.Context, next func(context.Context) (codec.Raw, error)) (codec.Raw, error) {
+				defer time.Sleep(time.Second)
+				return next(ctx)
+			})
+			w.near.UseOutgoing(late)
+			client, err := Query[streamerClient](t.Context(), w.peer, "streamer")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if all, err := collect(client.Count(t.Context(), 100)); len(all) != 100 || err != nil {
+				t.Errorf("an id of %d bytes: %d items, %v, want 100", n+1, len(all), err)
+			}
+		})
+	}
 }
