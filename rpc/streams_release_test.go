@@ -14,6 +14,7 @@ import (
 
 	"github.com/d-e-v-grid/netron/codec"
 	"github.com/d-e-v-grid/netron/mux"
+	"github.com/d-e-v-grid/netron/stream"
 )
 
 // wantReleased checks that a method of the service was told that nobody wants its stream, at
@@ -47,9 +48,7 @@ func before(fn func(ctx context.Context, next func(context.Context) (codec.Raw, 
 // TestStreamsThatNobodyTakes has methods return streams to callers who want none, or whose
 // middleware keeps them.
 func TestStreamsThatNobodyTakes(t *testing.T) {
-	pass := before(func(ctx context.Context, next func(context.Context) (codec.Raw, error)) (codec.Raw, error) {
-		return next(ctx)
-	})
+	pass := before(func(ctx context.Context, next func(context.Context) (codec.Raw, error)) (codec.Raw, error) { return next(ctx) })
 	fails := before(func(ctx context.Context, next func(context.Context) (codec.Raw, error)) (codec.Raw, error) {
 		_, err := next(ctx)
 		return nil, errors.Join(err, Errorf(Aborted, "no"))
@@ -389,6 +388,129 @@ func TestStreamsOfNestedServices(t *testing.T) {
 		}
 		if err := nested.Release(t.Context()); err != nil {
 			t.Fatal(err)
+		}
+	})
+}
+
+// TestDuplexCloseWhileSending closes a duplex, or returns, while another goroutine waits for credit.
+func TestDuplexCloseWhileSending(t *testing.T) {
+	for _, side := range []string{"caller", "method", "method that closes"} {
+		t.Run(side, func(t *testing.T) {
+			inStreamWorld(t, func(t *testing.T, w *streamWorld) {
+				sent := make(chan error, 1)
+				full := func(d *stream.Duplex[[]byte, []byte]) {
+					go func() {
+						for {
+							if err := d.Send(make([]byte, 10_000)); err != nil {
+								sent <- err
+								return
+							}
+						}
+					}()
+					synctest.Wait()
+				}
+				s := NewService("full", "1.0.0")
+				Func(s, "run", func(ctx context.Context, d *stream.Duplex[[]byte, []byte]) error {
+					switch side {
+					case "method":
+						full(d)
+					case "method that closes":
+						full(d)
+						d.Close()
+						<-ctx.Done()
+					default:
+						<-ctx.Done()
+					}
+					return nil
+				})
+				if err := w.far.ExposeService(s); err != nil {
+					t.Fatal(err)
+				}
+				type client struct {
+					Run func(context.Context) (*stream.Duplex[[]byte, []byte], error)
+				}
+				c, err := Query[client](t.Context(), w.peer, "full")
+				if err != nil {
+					t.Fatal(err)
+				}
+				d, err := c.Run(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if side == "caller" {
+					full(d)
+					d.Close()
+				}
+				if err := <-sent; !errors.Is(err, io.ErrClosedPipe) {
+					t.Errorf("Send = %v, want ErrClosedPipe", err)
+				}
+				if side == "method" {
+					n := 0
+					for range d.All() {
+						n++
+					}
+					if n == 0 {
+						t.Error("nothing came of what the method has sent")
+					}
+				}
+				d.Close()
+				if err := d.Send(nil); !errors.Is(err, io.ErrClosedPipe) {
+					t.Errorf("Send after Close = %v, want ErrClosedPipe", err)
+				}
+				w.wantNothing(t)
+			})
+		})
+	}
+}
+
+// TestStreamBesideNil passes arguments that are nil beside a stream, and results beside streams
+// that fail.
+func TestStreamBesideNil(t *testing.T) {
+	inStreamWorld(t, func(t *testing.T, w *streamWorld) {
+		ctx := t.Context()
+		s := NewService("mixed", "1.0.0")
+		Func(s, "any", func(_ context.Context, a any, body io.Reader, b *int) (bool, error) {
+			_, err := io.Copy(io.Discard, body)
+			return a == nil && b == nil, err
+		})
+		Func(s, "endless", func(ctx context.Context, numbers iter.Seq2[int, error]) (iter.Seq2[int, error], error) {
+			for _, err := range numbers {
+				_ = err // it goes on whatever comes
+			}
+			return w.service.Count(ctx, 1<<40), nil
+		})
+		Func(s, "two", func(_ context.Context, a, b iter.Seq2[int, error]) error {
+			_, err := collect(a)
+			_, err2 := collect(b)
+			return errors.Join(err, err2)
+		})
+		if err := w.far.ExposeService(s); err != nil {
+			t.Fatal(err)
+		}
+		stub, err := w.peer.Service(ctx, "mixed")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all bool
+		if err := stub.Call(ctx, "any", &all, nil, strings.NewReader("x"), nil); err != nil || !all {
+			t.Errorf("nil beside a stream = %t, %v", all, err)
+		}
+		if err := stub.Call(ctx, "any", &all, nil, strings.NewReader("x")); err != nil || !all {
+			t.Errorf("nil before a stream = %t, %v", all, err)
+		}
+		if err := stub.Call(ctx, "any", &all, 1, nil); CodeOf(err) != InvalidArgument {
+			t.Errorf("nil for a stream = %v, want invalid_argument", err)
+		}
+		var seq iter.Seq2[int, error]
+		broken := errors.New("broken")
+		fails := func(yield func(int, error) bool) { yield(0, broken) }
+		if err := stub.Call(ctx, "endless", &seq, iter.Seq2[int, error](fails)); !errors.Is(err, broken) {
+			t.Errorf("endless with a broken source = %v, want its error", err)
+		}
+		w.wantReleased(t, "the call has failed", "count")
+		waits := make(chan int)
+		if err := stub.Call(ctx, "two", nil, iter.Seq2[int, error](fails), (<-chan int)(waits)); !errors.Is(err, broken) {
+			t.Errorf("one of two fails = %v, want its error", err)
 		}
 	})
 }

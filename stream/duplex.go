@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"iter"
@@ -27,7 +28,8 @@ type Duplex[R, W any] struct {
 	sendMu sync.Mutex
 	out    *Out
 	send   *encoder[W]
-	closed bool // guarded by sendMu
+	closed bool                    // guarded by sendMu
+	stop   context.CancelCauseFunc // ends a Send that waits
 }
 
 // duplex is a [Duplex] of whatever types.
@@ -49,18 +51,27 @@ func (d *Duplex[R, W]) check() error {
 func (d *Duplex[R, W]) bind(in *In, o *Out) {
 	d.in, d.recv = in, newDecoder[R](in)
 	d.out, d.send = o, newEncoder[W](o)
+	o.ctx, d.stop = context.WithCancelCause(o.ctx)
 }
 
 // finish ends what is sent, and gives up what is received.
 func (d *Duplex[R, W]) finish(err error) error {
 	d.in.Close()
-	d.sendMu.Lock()
+	d.lockSend()
 	defer d.sendMu.Unlock()
 	d.closed = true
 	if err != nil {
 		return d.out.fail(err)
 	}
 	return d.out.finish()
+}
+
+// lockSend locks sendMu. A Send that has it, and may wait for the other side, fails.
+func (d *Duplex[R, W]) lockSend() {
+	if !d.sendMu.TryLock() {
+		d.stop(io.ErrClosedPipe)
+		d.sendMu.Lock()
+	}
 }
 
 // Recv returns the next item. At the end of what the other side sends the error is [io.EOF].
@@ -85,7 +96,8 @@ func (d *Duplex[R, W]) All() iter.Seq2[R, error] {
 }
 
 // Send sends an item. It waits while the other side is behind, and fails when that wants no
-// more, when the call has ended, and after [Duplex.CloseSend] with [io.ErrClosedPipe].
+// more, when the call has ended, and after [Duplex.CloseSend] and [Duplex.Close] with
+// [io.ErrClosedPipe].
 func (d *Duplex[R, W]) Send(v W) error {
 	d.sendMu.Lock()
 	defer d.sendMu.Unlock()
@@ -95,19 +107,26 @@ func (d *Duplex[R, W]) Send(v W) error {
 	return d.send.send(&v)
 }
 
-// CloseSend ends what this side sends. It may be called twice.
+// CloseSend ends what this side sends, behind a Send that is under way. It may be called twice.
 func (d *Duplex[R, W]) CloseSend() {
 	d.sendMu.Lock()
 	defer d.sendMu.Unlock()
+	d.closeSend()
+}
+
+func (d *Duplex[R, W]) closeSend() {
 	if !d.closed {
 		d.closed = true
 		_ = d.out.finish()
 	}
 }
 
-// Close ends what this side sends and gives up what it receives. It returns nil.
+// Close ends what this side sends and gives up what it receives. Any goroutine may call it: a
+// Send and a Recv that wait return [io.ErrClosedPipe]. It returns nil.
 func (d *Duplex[R, W]) Close() error {
-	d.CloseSend()
+	d.lockSend()
+	d.closeSend()
+	d.sendMu.Unlock()
 	d.in.Close()
 	return nil
 }

@@ -50,6 +50,9 @@ func (o *Out) stop(err error) error {
 	if cause := context.Cause(o.ctx); cause != nil && o.ctx.Err() == err { //nolint:errorlint // it is that very value
 		err = cause
 	}
+	if err == io.ErrClosedPipe { //nolint:errorlint // it is that very value
+		return err // what has been sent ends as it is: see Duplex
+	}
 	o.w.Fail(err.Error(), err) // nothing, unless it is this side that gives up
 	if o.Error != nil {
 		err = o.Error(err)
