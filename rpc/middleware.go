@@ -50,16 +50,17 @@ func (o Op) wireType() wire.Type {
 // Request is an operation on its way to where it is carried out, as a [Middleware]
 // sees it. It lives until the outermost handler returns.
 type Request struct {
-	op      Op
-	client  bool
-	peer    *Peer
-	owner   *Service
-	stub    *Stub
-	conn    *conn       // of an outgoing task
-	streams *streamCall // of an outgoing call, nil if it has none
-	member  string
-	args    []byte
-	count   int
+	op          Op
+	client      bool
+	peer        *Peer
+	owner       *Service
+	stub        *Stub
+	conn        *conn       // of an outgoing task
+	streams     *streamCall // of an outgoing call, nil if it has none
+	takesStream bool        // whoever gets the answer opens the stream that it may announce
+	member      string
+	args        []byte
+	count       int
 
 	// Of the server: where the result goes.
 	method *method
@@ -287,6 +288,7 @@ func sendRequest(ctx context.Context, r *Request) (codec.Raw, error) {
 		c.B = codec.AppendString(codec.AppendArrayHeader(c.B, 1+r.count), r.member)
 	}
 	c.B = append(c.B, r.args...)
+	c.Stream = r.takesStream
 	defer c.Release()
 	reply, err := r.peer.do(ctx, r.op.wireType(), c)
 	if err != nil {

@@ -41,18 +41,22 @@ func newRelay(stub *Stub) *Service {
 // other side.
 func (s *Stub) relayTo(op Op, member string) invokeFunc {
 	return func(ctx context.Context, args []byte, n int, lim codec.Limits, dst []byte) ([]byte, error) {
+		if trace, ok := HeaderFrom(ctx)[TraceParent]; ok {
+			ctx = WithHeader(ctx, TraceParent, trace)
+		}
+		if op == OpCall && hasStreams(args, n, lim) {
+			return s.relayStreams(ctx, member, args, n, lim, dst)
+		}
 		translated, err := s.translate(ctx, member, args, n, lim)
 		if err != nil {
 			return dst, err
-		}
-		if trace, ok := HeaderFrom(ctx)[TraceParent]; ok {
-			ctx = WithHeader(ctx, TraceParent, trace)
 		}
 		send := s.peer.clientChain()
 		if send == nil {
 			send = sendRequest
 		}
-		raw, err := send(ctx, &Request{op: op, client: true, peer: s.peer, stub: s, member: member, args: translated, count: n})
+		through := s.view.Load().conn
+		raw, err := send(ctx, &Request{op: op, client: true, peer: s.peer, stub: s, member: member, args: translated, count: n, takesStream: op == OpCall})
 		if err != nil {
 			return dst, err
 		}
@@ -60,10 +64,13 @@ func (s *Stub) relayTo(op Op, member string) invokeFunc {
 		if err := checkValue(raw, lim); err != nil {
 			return dst, answerError(err)
 		}
-		if raw.Kind() != codec.KindDefinition {
-			return append(dst, raw...), nil
+		switch raw.Kind() {
+		case codec.KindDefinition:
+			return s.relayResult(ctx, member, raw, dst)
+		case codec.KindStreamReference:
+			return relayStream(ctx, member, through, raw, dst)
 		}
-		return s.relayResult(ctx, member, raw, dst)
+		return append(dst, raw...), nil
 	}
 }
 
@@ -77,23 +84,11 @@ func (s *Stub) translate(ctx context.Context, member string, args []byte, n int,
 		if err != nil {
 			return nil, argumentError(member, i, err)
 		}
-		if raw.Kind() != codec.KindReference {
-			out = append(out, raw...)
-			continue
+		arg, err := translateArgument(ctx, member, i, raw, lim)
+		if err != nil {
+			return nil, err
 		}
-		var r codec.Reference
-		if err := codec.UnmarshalLimits(raw, &r, lim); err != nil {
-			return nil, argumentError(member, i, err)
-		}
-		c := connFrom(ctx)
-		if c == nil {
-			return nil, argumentError(member, i, errors.New("a service can come from a peer only"))
-		}
-		e := c.find([]byte(r.DefID))
-		if e == nil {
-			return nil, definitionNotFound([]byte(r.DefID))
-		}
-		if out, err = s.peer.appendArgument(out, e.service.argument()); err != nil {
+		if out, err = s.peer.appendArgument(out, arg); err != nil {
 			return nil, argumentError(member, i, err)
 		}
 	}
@@ -101,6 +96,26 @@ func (s *Stub) translate(ctx context.Context, member string, args []byte, n int,
 		return nil, argumentsError(err)
 	}
 	return out, nil
+}
+
+// translateArgument returns what to pass on for an encoded argument.
+func translateArgument(ctx context.Context, member string, i int, raw codec.Raw, lim codec.Limits) (any, error) {
+	if raw.Kind() != codec.KindReference {
+		return raw, nil
+	}
+	var r codec.Reference
+	if err := codec.UnmarshalLimits(raw, &r, lim); err != nil {
+		return nil, argumentError(member, i, err)
+	}
+	c := connFrom(ctx)
+	if c == nil {
+		return nil, argumentError(member, i, errors.New("a service can come from a peer only"))
+	}
+	e := c.find([]byte(r.DefID))
+	if e == nil {
+		return nil, definitionNotFound([]byte(r.DefID))
+	}
+	return e.service.argument(), nil
 }
 
 // argument returns what to pass on for the service: what it relays, if it does.

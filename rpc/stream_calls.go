@@ -142,7 +142,7 @@ func (s *Stub) streamOnce(ctx context.Context, method string, args []argument, w
 		return nil, err
 	}
 	c := &streamCall{stub: s, conn: view.conn, method: method, donec: make(chan struct{})}
-	c.mayStream = want != nil || result.IsValid() && result.Type() == anyPointerType
+	c.mayStream = want != nil || holdsAnything(result)
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
 	start := len(call.B)
 	for i, arg := range args {
@@ -420,10 +420,13 @@ func (c *streamCall) sourceError() error {
 // ends.
 func (c *streamCall) take(reply mux.Reply, want *stream.Shape, result reflect.Value) (open bool, err error) {
 	isReference := codec.Raw(reply.Payload).Kind() == codec.KindStreamReference
-	if want == nil && isReference && result.IsValid() && result.Type() == anyPointerType {
-		want = anySequence()
-		to := reflect.New(anySequenceType)
-		if open, err = c.take(reply, want, to); open {
+	if want == nil && isReference && holdsAnything(result) {
+		items := anySequence()
+		if result.Type() == rawPointerType {
+			items = rawSequence()
+		}
+		to := reflect.New(items.Type())
+		if open, err = c.take(reply, items, to); open {
 			result.Elem().Set(to.Elem())
 		}
 		return open, err
@@ -431,6 +434,9 @@ func (c *streamCall) take(reply mux.Reply, want *stream.Shape, result reflect.Va
 	switch {
 	case want == nil && !result.IsValid():
 		return false, c.stub.decodeReply(reply, nil)
+	case want == nil && result.Type() == rawPointerType:
+		result.Elem().Set(reflect.ValueOf(codec.Raw(reply.Payload)))
+		return false, checkValue(reply.Payload, c.conn.endpoint.cfg.Limits)
 	case want == nil:
 		return false, c.stub.decodeReply(reply, result.Interface())
 	case !isReference:
@@ -460,16 +466,29 @@ func (c *streamCall) take(reply mux.Reply, want *stream.Shape, result reflect.Va
 }
 
 var (
-	anyPointerType  = reflect.TypeFor[*any]()
-	anySequenceType = reflect.TypeFor[iter.Seq2[any, error]]()
-	anySequence     = sync.OnceValue(func() *stream.Shape {
-		s, err := stream.ShapeOf(anySequenceType)
-		if err != nil {
-			panic("BUG: " + err.Error())
-		}
-		return s
-	})
+	anyPointerType = reflect.TypeFor[*any]()
+	rawPointerType = reflect.TypeFor[*rawResult]()
+
+	anySequence = sync.OnceValue(shapeFor[iter.Seq2[any, error]])
+	rawSequence = sync.OnceValue(shapeFor[iter.Seq2[codec.Raw, error]])
 )
+
+// holdsAnything reports whether a result may be a stream or not.
+func holdsAnything(result reflect.Value) bool {
+	return result.IsValid() && (result.Type() == anyPointerType || result.Type() == rawPointerType)
+}
+
+// rawResult is any result, not decoded: a [codec.Raw], or an iter.Seq2 of them.
+type rawResult any
+
+// shapeFor returns the shape of a type that is one of a stream.
+func shapeFor[T any]() *stream.Shape {
+	s, err := stream.ShapeOf(reflect.TypeFor[T]())
+	if err != nil {
+		panic("BUG: " + err.Error())
+	}
+	return s
+}
 
 // receive opens the stream that an answer announces.
 func (c *streamCall) receive(payload []byte) (*stream.In, error) {

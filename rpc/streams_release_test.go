@@ -48,7 +48,9 @@ func before(fn func(ctx context.Context, next func(context.Context) (codec.Raw, 
 // TestStreamsThatNobodyTakes has methods return streams to callers who want none, or whose
 // middleware keeps them.
 func TestStreamsThatNobodyTakes(t *testing.T) {
-	pass := before(func(ctx context.Context, next func(context.Context) (codec.Raw, error)) (codec.Raw, error) { return next(ctx) })
+	pass := before(func(ctx context.Context, next func(context.Context) (codec.Raw, error)) (codec.Raw, error) {
+		return next(ctx)
+	})
 	fails := before(func(ctx context.Context, next func(context.Context) (codec.Raw, error)) (codec.Raw, error) {
 		_, err := next(ctx)
 		return nil, errors.Join(err, Errorf(Aborted, "no"))

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -638,3 +639,83 @@ func TestStreamUntyped(t *testing.T) {
 		}
 	})
 }
+
+// TestRelayedStreams calls a service with streams that is reached through another node.
+func TestRelayedStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newStreamWorld(t, Config{}) // near is the node in the middle
+		if err := w.near.Expose("gate@1.0.0", &gate{w.stub}); err != nil {
+			t.Fatal(err)
+		}
+		caller := link(t, newEndpoint(t, Config{ID: "caller"}), w.near)
+		g, err := caller.peer.Service(t.Context(), "gate")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx := t.Context()
+		var far *Stub
+		if err := g.Call(ctx, "open", &far); err != nil {
+			t.Fatal(err)
+		}
+		client := new(streamerClient)
+		if err := far.bind(reflect.ValueOf(client).Elem()); err != nil {
+			t.Fatal(err)
+		}
+		if all, err := collect(client.Count(ctx, 1000)); len(all) != 1000 || err != nil {
+			t.Errorf("Count = %d items, %v, want 1000", len(all), err)
+		}
+		<-w.service.released
+		for v, err := range client.Count(ctx, 1<<40) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if v == 10 {
+				break
+			}
+		}
+		if got := <-w.service.released; got != "count" {
+			t.Errorf("released %q, want count", got)
+		}
+		if n, err := client.Upload(ctx, "x", io.LimitReader(counting{}, 1_000_000)); n != 1_000_000 || err != nil {
+			t.Errorf("Upload = %d, %v, want 1000000", n, err)
+		}
+		c := make(chan int)
+		doubled, err := client.Double(ctx, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		next, stop := iter.Pull2(doubled)
+		for i := range 5 {
+			c <- i
+			if v, err, ok := next(); v != 2*i || err != nil || !ok {
+				t.Fatalf("double of %d = %d, %v, %v", i, v, err, ok)
+			}
+		}
+		close(c)
+		if _, _, ok := next(); ok {
+			t.Error("Double goes on, want its end")
+		}
+		stop()
+		all, err := collect(client.Fails(ctx, 3))
+		if e, ok := errors.AsType[*Error](err); len(all) != 3 || !ok || e.Code != NotFound || e.Details != "details" {
+			t.Errorf("Fails = %v, %#v, want three and the whole error", all, err)
+		}
+		broken := errors.New("broken disk")
+		if _, err := client.Upload(ctx, "x", failingReader{broken}); !errors.Is(err, broken) {
+			t.Errorf("Upload from a broken source = %v, want its error", err)
+		}
+		if _, err := client.Prices(ctx, nil); CodeOf(err) != InvalidArgument {
+			t.Errorf("Prices without symbols = %v, want invalid_argument", err)
+		}
+		if err := far.Release(ctx); err != nil {
+			t.Fatal(err)
+		}
+		w.wantNothing(t)
+		(&streamWorld{linked: caller}).wantNothing(t)
+	})
+}
+
+// gate is a service that passes another on.
+type gate struct{ stub *Stub }
+
+func (g *gate) Open(context.Context) *Stub { return g.stub }

@@ -123,6 +123,9 @@ func ShapeOfValue(v any) (*Shape, error) {
 	return ShapeOf(t)
 }
 
+// Type returns the type whose shape it is.
+func (s *Shape) Type() reflect.Type { return s.typ }
+
 // IsDuplex reports whether the shape is a [Duplex], which is a stream of either direction.
 func (s *Shape) IsDuplex() bool { return s.form == formDuplex }
 
