@@ -49,7 +49,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 
 	// Names cannot leave the directory of a store, a file is replaced whole or not at all, and its
 	// checksum is taken while it comes.
