@@ -52,7 +52,7 @@ func (w *Writer) Commit(n int) error {
 	}
 	w.chunk, w.piece = nil, nil
 	if piece != nil {
-		if w.err == nil {
+		if w.err == nil && n > 0 {
 			_, w.err = w.pipe.Write(piece[:n])
 		}
 		return w.err

@@ -1,0 +1,95 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"testing/iotest"
+)
+
+// TestBytesHere reads a stream of bytes in the process that makes it.
+func TestBytesHere(t *testing.T) {
+	broken := errors.New("broken")
+	r := Bytes(func(_ context.Context, w *Writer) error {
+		if n, err := w.Write([]byte(strings.Repeat("x", 200_000))); n != 200_000 || err != nil {
+			t.Errorf("Write = %d, %v", n, err)
+		}
+		p, err := w.Reserve(10)
+		if err != nil || len(p) != 10 {
+			t.Errorf("Reserve = %d bytes, %v, want 10", len(p), err)
+		}
+		if err := w.Commit(copy(p, "abc")); err != nil {
+			t.Errorf("Commit = %v", err)
+		}
+		if _, err := w.Reserve(10); err != nil { // dropped
+			t.Errorf("Reserve = %v", err)
+		}
+		if p, err = w.Reserve(1); err != nil {
+			t.Errorf("Reserve = %v", err)
+		}
+		if err := w.Commit(0 * len(p)); err != nil {
+			t.Errorf("Commit(0) = %v", err)
+		}
+		if n, err := w.ReadFrom(iotest.OneByteReader(strings.NewReader("def"))); n != 3 || err != nil {
+			t.Errorf("ReadFrom = %d, %v", n, err)
+		}
+		if _, err := w.ReadFrom(idle{}); !errors.Is(err, io.ErrNoProgress) {
+			t.Errorf("ReadFrom of a reader that does nothing = %v, want ErrNoProgress", err)
+		}
+		return broken
+	})
+	got, err := io.ReadAll(r)
+	if len(got) != 200_006 || !strings.HasSuffix(string(got), "xabcdef") || !errors.Is(err, broken) {
+		t.Errorf("read %d bytes, %v, want 200006 and what the function returned", len(got), err)
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+type idle struct{}
+
+func (idle) Read([]byte) (int, error) { return 0, nil }
+
+// TestBytesClosed gives up a stream of bytes in the process that makes it.
+func TestBytesClosed(t *testing.T) {
+	ended := make(chan error)
+	r := Bytes(func(ctx context.Context, w *Writer) error {
+		var err error
+		for err == nil {
+			_, err = w.Write([]byte("x"))
+		}
+		<-ctx.Done()
+		ended <- err
+		return err
+	})
+	if _, err := io.ReadFull(r, make([]byte, 5)); err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	if err := <-ended; !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("Write = %v, want ErrClosedPipe", err)
+	}
+	if _, err := r.Read(make([]byte, 1)); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("Read after Close = %v, want ErrClosedPipe", err)
+	}
+	unread := Bytes(func(context.Context, *Writer) error {
+		t.Error("it is written although nobody reads")
+		return nil
+	})
+	unread.Close()
+	if _, err := unread.Read(make([]byte, 1)); err == nil {
+		t.Error("Read after Close = nil, want an error")
+	}
+}
+
+func TestCommitWithoutReserve(t *testing.T) {
+	defer func() {
+		if recover() == nil {
+			t.Error("Commit without Reserve does not panic")
+		}
+	}()
+	_ = (&Writer{}).Commit(1)
+}
