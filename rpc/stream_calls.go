@@ -369,10 +369,12 @@ func (c *streamCall) sendArguments() {
 	left.Store(int32(len(c.args)))
 	for _, a := range c.args {
 		started := c.conn.endpoint.begin(func() {
+			defer func() {
+				if left.Add(-1) == 0 {
+					close(c.donec)
+				}
+			}()
 			c.sendArgument(a)
-			if left.Add(-1) == 0 {
-				close(c.donec)
-			}
 		})
 		if !started {
 			c.cancel(&Error{Code: Unavailable, Message: "this side has shut down", cause: mux.ErrClosed})
@@ -383,17 +385,25 @@ func (c *streamCall) sendArguments() {
 
 // sendArgument sends one, and waits until it has left.
 func (c *streamCall) sendArgument(a *argumentStream) {
+	returned := false
 	defer func() {
-		if v := recover(); v != nil {
-			c.conn.endpoint.cfg.logger().Error("netron: panic in a stream", "service", c.stub.Name(), "method", c.method, "panic", v, "stack", string(debug.Stack()))
-			c.failed(a, errors.New("it panicked"))
-			a.writer.Fail(errInternal().Message, errInternal())
+		if returned {
+			return
 		}
+		why := "its goroutine ended"
+		if v := recover(); v != nil {
+			why = "it panicked"
+			c.conn.endpoint.cfg.logger().Error("netron: panic in a stream", "service", c.stub.Name(), "method", c.method, "panic", v, "stack", string(debug.Stack()))
+		}
+		c.failed(a, errors.New(why))
+		a.writer.Fail(errInternal().Message, errInternal())
 	}()
 	o := stream.NewOut(c.ctx, a.writer)
 	o.MaxBytes, o.Error = c.conn.endpoint.cfg.maxChunkBytes(), asStreamError
 	o.Failed = func(err error) { c.failed(a, err) }
-	if a.stream.Send(o, a.value) == nil {
+	err := a.stream.Send(o, a.value)
+	returned = true
+	if err == nil {
 		select {
 		case <-a.writer.Done():
 		case <-c.ctx.Done():

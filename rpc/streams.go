@@ -168,15 +168,21 @@ func (s *servedStreams) answered(r *mux.Request, answer []byte) {
 // send sends the result, and waits until it has left.
 func (s *servedStreams) send() {
 	defer s.finish()
+	returned := false
 	defer func() {
-		if v := recover(); v != nil {
-			s.conn.logStreamPanic(s.method, v)
-			s.writer.Fail(errInternal().Message, errInternal())
+		if returned {
+			return
 		}
+		if v := recover(); v != nil { // else its goroutine ends
+			s.conn.logStreamPanic(s.method, v)
+		}
+		s.writer.Fail(errInternal().Message, errInternal())
 	}()
 	o := stream.NewOut(s.ctx, s.writer)
 	o.MaxBytes, o.Error = s.conn.endpoint.cfg.maxChunkBytes(), asStreamError
-	if s.run(o) == nil {
+	err := s.run(o)
+	returned = true
+	if err == nil {
 		select {
 		case <-s.writer.Done():
 		case <-s.ctx.Done():

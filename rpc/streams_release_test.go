@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -463,6 +464,45 @@ func TestDuplexCloseWhileSending(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestSourcesThatExit ends goroutines under streams.
+func TestSourcesThatExit(t *testing.T) {
+	exits := func(yield func(int, error) bool) {
+		yield(1, nil)
+		runtime.Goexit()
+	}
+	inStreamWorld(t, func(t *testing.T, w *streamWorld) {
+		s := NewService("exits", "1.0.0")
+		Func(s, "run", func(context.Context) iter.Seq2[int, error] { return exits })
+		Func(s, "talk", func(context.Context, *stream.Duplex[int, int]) { runtime.Goexit() })
+		if err := w.far.ExposeService(s); err != nil {
+			t.Fatal(err)
+		}
+		type client struct {
+			Run  func(context.Context) iter.Seq2[int, error]
+			Talk func(context.Context) (*stream.Duplex[int, int], error)
+		}
+		c, err := Query[client](t.Context(), w.peer, "exits")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if all, err := collect(c.Run(ctx)); len(all) != 1 || CodeOf(err) != Internal {
+			t.Errorf("a method whose sequence exits = %v, %v, want one item and internal", all, err)
+		}
+		d, err := c.Talk(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.Recv(); CodeOf(err) != Internal {
+			t.Errorf("a talk that exits = %v, want internal", err)
+		}
+		if _, err := w.client.Sum(ctx, func(func(float64, error) bool) { runtime.Goexit() }); err == nil || errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("an argument that exits = %v, want an error at once", err)
+		}
+	})
 }
 
 // TestStreamBesideNil passes arguments that are nil beside a stream, and results beside streams
