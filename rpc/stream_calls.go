@@ -50,6 +50,7 @@ type streamCall struct {
 	ended  bool
 	source error    // of the first argument that failed; guarded by mu
 	offers []uint32 // streams that answers have announced; guarded by mu
+	first  error    // of the attempt that has used the arguments; guarded by mu
 }
 
 // argumentStream is a stream that a call passes.
@@ -257,13 +258,27 @@ func (c *streamCall) sendRequest(ctx context.Context, r *Request) (codec.Raw, er
 	}
 	call.B = append(call.B, r.args...)
 	reply, err := c.send(ctx, call)
-	if err != nil {
-		return nil, err
+	if err == nil && reply.IsError {
+		err = decodeError(reply.Payload, c.conn.endpoint.cfg.Limits)
 	}
-	if reply.IsError {
-		return nil, decodeError(reply.Payload, c.conn.endpoint.cfg.Limits)
+	if err != nil {
+		return nil, c.firstOf(err)
 	}
 	return reply.Payload, nil
+}
+
+// firstOf returns the error of the attempt that has used the arguments, which is err if there was
+// none: middleware that tries again in vain should not hide it.
+func (c *streamCall) firstOf(err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.first == nil && c.used() {
+		c.first = err
+	}
+	if c.first != nil {
+		return c.first
+	}
+	return err
 }
 
 // send sends the call, which it takes, and its arguments, and waits for the answer.

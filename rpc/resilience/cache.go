@@ -57,7 +57,8 @@ type cache struct {
 //
 // Headers are no part of what makes requests equal, and answers from the cache have
 // none: do not cache members whose results depend on headers or on who asks. A peer
-// whose connection has ended is always asked.
+// whose connection has ended is always asked. Requests that pass streams, or return one, are
+// not kept.
 func Cache(cfg CacheConfig) rpc.Middleware {
 	cfg.TTL = orDefault(cfg.TTL, 10*time.Second)
 	cfg.MaxBytes = orDefault(cfg.MaxBytes, 16<<20)
@@ -74,6 +75,7 @@ func Cache(cfg CacheConfig) rpc.Middleware {
 
 func newCache(cfg CacheConfig) *cache {
 	c := &cache{cfg: cfg, sweepAt: minSweep}
+	c.flights.single = func(raw codec.Raw) bool { return raw.Kind() == codec.KindStreamReference }
 	var err error
 	c.lru, err = simplelru.NewLRU(orDefault(cfg.MaxEntries, 4096), func(k cacheKey, v cached) { c.bytes -= size(k, v.raw) })
 	if err != nil {
@@ -84,7 +86,22 @@ func newCache(cfg CacheConfig) *cache {
 
 func (c *cache) mayKeep(r *rpc.Request) bool {
 	return r.Outgoing() && (r.Op() == rpc.OpCall || r.Op() == rpc.OpGet) &&
-		c.cfg.Members != nil && c.cfg.Members(r) && r.Peer().Err() == nil
+		c.cfg.Members != nil && c.cfg.Members(r) && r.Peer().Err() == nil && !passesStreams(r)
+}
+
+// passesStreams reports whether an argument is a stream: what stands for it means something else
+// over the next connection of the peer.
+func passesStreams(r *rpc.Request) bool {
+	d := codec.NewDecoder(r.Args(), codec.Limits{})
+	for range r.Len() {
+		if d.PeekKind() == codec.KindStreamReference {
+			return true
+		}
+		if d.Skip() != nil {
+			return false
+		}
+	}
+	return false
 }
 
 // size is what an entry takes, about.

@@ -7,6 +7,8 @@ import (
 
 // flights lets one of those who ask for the same thing at a time ask for all of them.
 type flights[K comparable, V any] struct {
+	single func(V) bool // reports a value for the one who asked alone; nil if there is none
+
 	mu    sync.Mutex
 	under map[K]*flight[V] // guarded by mu
 }
@@ -65,5 +67,8 @@ func (f *flights[K, V]) ask(ctx context.Context, k K, mine *flight[V], keep func
 	}()
 	mine.value, mine.err = ask()
 	mine.valid = mine.err == nil || ctx.Err() == nil
+	if mine.err == nil && f.single != nil && f.single(mine.value) {
+		mine.valid = false
+	}
 	return mine.value, mine.err
 }

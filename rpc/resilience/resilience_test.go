@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -440,6 +442,76 @@ func TestCacheErrors(t *testing.T) {
 	tc.get(t.Context(), 1)
 	tc.get(t.Context(), 1)
 	tc.wantCalls(t, 2)
+}
+
+// Numbers and Sum have streams.
+func (b *backend) Numbers(_ context.Context, n int) iter.Seq[int] {
+	b.calls.Add(1)
+	time.Sleep(time.Second)
+	return func(yield func(int) bool) {
+		for i := 0; i < n && yield(i); i++ {
+		}
+	}
+}
+
+func (b *backend) Sum(_ context.Context, numbers iter.Seq[int]) (sum int) {
+	b.calls.Add(1)
+	for v := range numbers {
+		sum += v
+	}
+	return sum
+}
+
+// TestCacheKeepsNoStreams checks that each caller gets a stream of its own.
+func TestCacheKeepsNoStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tc := newTest(t)
+		all := func(*rpc.Request) bool { return true }
+		tc.endpoint.UseOutgoing(Cache(CacheConfig{Members: all, TTL: time.Hour}), Retry(RetryConfig{}))
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() {
+				var c <-chan int
+				if err := tc.stub.Call(t.Context(), "numbers", &c, 3); err != nil {
+					t.Error(err)
+					return
+				}
+				n := 0
+				for range c {
+					n++
+				}
+				if n != 3 {
+					t.Errorf("a stream of %d numbers, want 3", n)
+				}
+			})
+		}
+		wg.Wait()
+		tc.wantCalls(t, 3)
+		for _, want := range []int{1, 2} {
+			sum := 0
+			if err := tc.stub.Call(t.Context(), "sum", &sum, slices.Values([]int{want})); err != nil || sum != want {
+				t.Errorf("sum = %d, %v, want %d", sum, err, want)
+			}
+		}
+		tc.wantCalls(t, 5)
+	})
+}
+
+// TestRetryOfUsedStreams checks that the error of a call is that of its first attempt when its
+// streams have been used.
+func TestRetryOfUsedStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tc := newTest(t)
+		tc.endpoint.UseOutgoing(Retry(RetryConfig{Idempotent: func(*rpc.Request) bool { return true }, Retryable: func(error) bool { return true }}))
+		err := tc.stub.Call(t.Context(), "fails", nil, slices.Values([]int{1}))
+		wantCode(t, "the first attempt", err, rpc.Aborted)
+		tc.wantCalls(t, 1)
+	})
+}
+
+func (b *backend) Fails(context.Context, iter.Seq[int]) error {
+	b.calls.Add(1)
+	return rpc.Errorf(rpc.Aborted, "no")
 }
 
 func TestCacheSingleFlight(t *testing.T) {
