@@ -571,15 +571,12 @@ func (s *Session) Collect(dst [][]byte) [][]byte {
 
 // collectStreams appends what streams send in a write of which size bytes are taken.
 func (s *Session) collectStreams(st *streams, dst [][]byte, size int) [][]byte {
-	limit := collectBytes - size
-	switch {
-	case s.lent != nil || limit <= 0:
+	limit := streamBytes - size
+	if s.lent != nil || size >= collectBytes {
 		if s.passed++; s.passed < maxPassed {
 			return dst
 		}
 		limit = streamShare // they must not wait for ever
-	case s.table.live.Load() == 0 && s.inflight.Load() == 0:
-		limit = streamBytes - size
 	}
 	s.passed = 0
 	dst, s.written = st.collect(dst, s.written, limit)

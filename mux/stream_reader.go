@@ -43,7 +43,8 @@ type StreamReader struct {
 
 	// For the size of the window; guarded by streams.mu. Times are on the session's clock.
 	received  int64 // bytes
-	grantedAt int64 // when credit was given last
+	epoch     int64 // of these, what had come when the rate was looked at last
+	epochAt   int64 // when that was; 0 before the first chunk
 	mark      int64 // the first byte that needs the credit given at markAt, counted from 1; 0 for none
 	markAt    int64
 	trip      int64 // the shortest round trip so far; 0 for none
@@ -284,31 +285,39 @@ func (r *StreamReader) consume(n int) (first bool) {
 		r.notFull()
 	}
 	if !r.isOver && st.credits {
-		if r.owed += n; r.owed >= r.size/2 {
+		if r.owed += n; r.owed >= r.size/8*3 {
 			first = r.grant()
 		}
 	}
 	return st.giveBack(n) || first
 }
 
-// grant gives the writer credit for what was read. The window doubles if half of it was used
-// up within two round trips, although this side has read everything: then it is what holds the
-// writer up. mu is held.
+// grant gives the writer credit for what was read. mu is held.
 func (r *StreamReader) grant() (first bool) {
 	now := r.eventAt
-	if r.bytes == 0 && r.trip > 0 && now-r.grantedAt < 2*r.trip {
-		more := min(r.size, r.streams.cfg.maxWindow()-r.size)
-		r.size += max(more, 0)
-		r.owed += max(more, 0)
+	if got := r.received - r.epoch; got >= 2*int64(r.size) && r.bytes == 0 {
+		r.widen(got, now-r.epochAt)
+		r.epoch, r.epochAt = r.received, now
 	}
 	if r.mark == 0 {
 		r.mark, r.markAt = r.received+max(r.window, 0)+1, now
 	}
-	r.grantedAt = now
 	n := r.owed
 	r.owed = 0
 	r.window += int64(n)
 	return r.streams.sendCredit(r.id, n)
+}
+
+// widen doubles the window if less than two round trips of what comes fit in, although this side
+// has read everything: then it is what holds the writer up. got bytes have come in a time. A
+// single grant says nothing of the rate: readers read in bursts. mu is held.
+func (r *StreamReader) widen(got, time int64) {
+	if r.trip == 0 || float64(got)*2*float64(r.trip) < float64(r.size)*float64(time) {
+		return
+	}
+	more := max(min(r.size, r.streams.cfg.maxWindow()-r.size), 0)
+	r.size += more
+	r.owed += more
 }
 
 // measure takes the time from a grant to the first chunk that needed it, which begins now: a
@@ -541,6 +550,9 @@ func (r *StreamReader) push(p []byte) (first bool) {
 	st.buffered += len(p)
 	r.wake()
 	if st.credits {
+		if r.epochAt == 0 {
+			r.epochAt = r.eventAt
+		}
 		r.measure()
 		r.window -= int64(len(p))
 		r.received += int64(len(p))

@@ -22,6 +22,7 @@ type StreamWriter struct {
 	long    bool // its frame is a long one
 
 	donec chan struct{} // closed when the stream takes nothing more and all is sent, or it has ended
+	roomc chan struct{} // has room for one: there may be room for a chunk
 
 	// Guarded by streams.mu.
 	index  uint32
@@ -33,10 +34,9 @@ type StreamWriter struct {
 	share  int           // bytes that it may send in its turn
 	next   *StreamWriter // in the ring of those with something to send; nil when not in it
 	prev   *StreamWriter
-	roomc  chan struct{} // closed when there may be room; nil while nobody waits
-	closed bool          // its end is queued
-	err    error         // why it takes nothing more
-	onEnd  func()        // nil if nobody wants to know
+	closed bool   // its end is queued
+	err    error  // why it takes nothing more
+	onEnd  func() // nil if nobody wants to know
 }
 
 // streamPiece is one large packet, or small ones behind one another.
@@ -92,8 +92,9 @@ const (
 	// writes of the socket by itself, so nothing is gained by what gathers meanwhile.
 	ownWrite = 128 << 10
 
-	// streamBytes is about how much streams send in one write while no call is under way,
-	// for which it would be in the way.
+	// streamBytes is about how much is sent in one write, with what streams add to it. Less takes
+	// more turns and smaller writes; a call that comes meanwhile waits for some tens of
+	// microseconds, which is little beside what the sockets hold.
 	streamBytes = 256 << 10
 )
 
@@ -148,7 +149,7 @@ func (st *streams) mayOpen(n int) error {
 }
 
 func (st *streams) openWriter(id uint32, live bool) *StreamWriter {
-	w := &StreamWriter{streams: st, id: id, live: live, credit: math.MaxInt64, donec: make(chan struct{})}
+	w := &StreamWriter{streams: st, id: id, live: live, credit: math.MaxInt64, donec: make(chan struct{}), roomc: make(chan struct{}, 1)}
 	if st.credits {
 		w.credit = int64(st.session.peerWindow)
 	}
@@ -326,13 +327,9 @@ func (w *StreamWriter) wait(ctx context.Context) error {
 		w.streams.mu.Unlock()
 		return ErrWouldBlock
 	}
-	if w.roomc == nil {
-		w.roomc = make(chan struct{})
-	}
-	roomc := w.roomc
 	w.streams.mu.Unlock()
 	select {
-	case <-roomc:
+	case <-w.roomc:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -341,9 +338,9 @@ func (w *StreamWriter) wait(ctx context.Context) error {
 
 // signal wakes who waits for room. mu is held.
 func (w *StreamWriter) signal() {
-	if w.roomc != nil {
-		close(w.roomc)
-		w.roomc = nil
+	select {
+	case w.roomc <- struct{}{}:
+	default:
 	}
 }
 

@@ -74,8 +74,15 @@ func TestShapeOf(t *testing.T) {
 		v  any
 		is bool
 	}{
-		{nil, false}, {5, false}, {[]byte("x"), false}, {strings.NewReader(""), true}, {new(bytes.Buffer), true},
-		{make(chan int), true}, {make(<-chan int), true}, {make(chan<- int), false}, {func(func(int) bool) {}, true},
+		{nil, false},
+		{5, false},
+		{[]byte("x"), false},
+		{strings.NewReader(""), true},
+		{new(bytes.Buffer), true},
+		{make(chan int), true},
+		{make(<-chan int), true},
+		{make(chan<- int), false},
+		{func(func(int) bool) {}, true},
 	} {
 		if s, err := ShapeOfValue(tt.v); (s != nil) != tt.is || err != nil {
 			t.Errorf("ShapeOfValue(%T) = %v, %v, want a stream %v", tt.v, s, err, tt.is)
