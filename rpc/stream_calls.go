@@ -524,11 +524,11 @@ func (c *streamCall) receive(payload []byte) (*stream.In, error) {
 	return stream.NewIn(c.ctx, r, stream.Incoming{
 		Limits: c.conn.endpoint.cfg.Limits,
 		Error:  asStreamError,
-		Ended: func(err error, seen bool) {
-			if err != nil && !seen && c.ctx.Err() == nil {
+		Ended:  c.end,
+		Unseen: func(err error) {
+			if c.ctx.Err() == nil {
 				c.conn.endpoint.cfg.logger().Warn("netron: a stream without errors has failed", "service", c.stub.Name(), "method", c.method, "error", err)
 			}
-			c.end()
 		},
 	}), nil
 }

@@ -38,7 +38,8 @@ type servedStreams struct {
 	run    func(o *stream.Out) error // sends it
 
 	mu     sync.Mutex
-	hidden error // why a stream failed whose form could not say so; guarded by mu
+	over   bool  // the streams have ended; guarded by mu
+	hidden error // why a stream failed before whose form could not say so; guarded by mu
 }
 
 // beginStreams makes the streams of a request ready. The caller ends them.
@@ -70,6 +71,9 @@ func beginStreams(ctx context.Context, m *method, returnsStream bool) (*servedSt
 
 // end gives up what is open.
 func (s *servedStreams) end(cause error) {
+	s.mu.Lock()
+	s.over = true
+	s.mu.Unlock()
 	s.cancel(cause)
 	for _, stop := range s.stop {
 		stop()
@@ -83,6 +87,11 @@ func (s *servedStreams) end(cause error) {
 // failed unseen.
 func (s *servedStreams) returned() error {
 	s.end(context.Canceled)
+	return s.failure()
+}
+
+// failure returns the error of an argument that has failed unseen.
+func (s *servedStreams) failure() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.hidden
@@ -104,18 +113,15 @@ func (s *servedStreams) argument(d *codec.Decoder) (*stream.In, error) {
 	if err != nil {
 		return nil, streamOpenError(err)
 	}
-	in := stream.NewIn(s.ctx, r, stream.Incoming{Limits: s.conn.endpoint.cfg.Limits, Error: asStreamError, Ended: s.argumentEnded})
+	in := stream.NewIn(s.ctx, r, stream.Incoming{Limits: s.conn.endpoint.cfg.Limits, Error: asStreamError, Unseen: s.failedUnseen})
 	s.ins = append(s.ins, in)
 	return in, nil
 }
 
-// argumentEnded ends the method if its argument has failed and cannot say so.
-func (s *servedStreams) argumentEnded(err error, seen bool) {
-	if err == nil || seen || s.ctx.Err() != nil {
-		return
-	}
+// failedUnseen ends the method if its argument has failed and cannot say so.
+func (s *servedStreams) failedUnseen(err error) {
 	s.mu.Lock()
-	if s.hidden == nil {
+	if s.hidden == nil && !s.over {
 		s.hidden = err
 	}
 	s.mu.Unlock()
@@ -179,7 +185,7 @@ func (s *servedStreams) send() {
 		s.writer.Fail(errInternal().Message, errInternal())
 	}()
 	o := stream.NewOut(s.ctx, s.writer)
-	o.MaxBytes, o.Error = s.conn.endpoint.cfg.maxChunkBytes(), asStreamError
+	o.MaxBytes, o.Error, o.Check = s.conn.endpoint.cfg.maxChunkBytes(), asStreamError, s.failure
 	err := s.run(o)
 	returned = true
 	if err == nil {

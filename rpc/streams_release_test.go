@@ -18,18 +18,17 @@ import (
 	"github.com/d-e-v-grid/netron/stream"
 )
 
-// wantReleased checks that a method of the service was told that nobody wants its stream, at
-// once.
-func (w *streamWorld) wantReleased(t *testing.T, why, who string) {
+// wantReleased checks that the method count was told that nobody wants its stream, at once.
+func (w *streamWorld) wantReleased(t *testing.T, why string) {
 	t.Helper()
 	synctest.Wait()
 	select {
 	case got := <-w.service.released:
-		if got != who {
-			t.Errorf("%s: released %q, want %q", why, got, who)
+		if got != "count" {
+			t.Errorf("%s: released %q, want count", why, got)
 		}
 	default:
-		t.Errorf("%s: %s was not released", why, who)
+		t.Errorf("%s: it was not released", why)
 	}
 	w.wantNothing(t)
 }
@@ -111,7 +110,7 @@ func TestStreamsThatNobodyTakes(t *testing.T) {
 					}
 					err := take(t.Context(), w)
 					if tt.serv == nil {
-						w.wantReleased(t, fmt.Sprint("the caller got ", err), "count")
+						w.wantReleased(t, fmt.Sprint("the caller got ", err))
 					}
 					w.wantNothing(t)
 				})
@@ -140,7 +139,7 @@ func TestStreamsThatNobodyTakes(t *testing.T) {
 				}
 			}
 			<-w.service.released
-			w.wantReleased(t, "the second", "count")
+			w.wantReleased(t, "the second")
 		})
 	})
 }
@@ -549,7 +548,7 @@ func TestStreamBesideNil(t *testing.T) {
 		if err := stub.Call(ctx, "endless", &seq, iter.Seq2[int, error](fails)); !errors.Is(err, broken) {
 			t.Errorf("endless with a broken source = %v, want its error", err)
 		}
-		w.wantReleased(t, "the call has failed", "count")
+		w.wantReleased(t, "the call has failed")
 		waits := make(chan int)
 		if err := stub.Call(ctx, "two", nil, iter.Seq2[int, error](fails), (<-chan int)(waits)); !errors.Is(err, broken) {
 			t.Errorf("one of two fails = %v, want its error", err)
@@ -582,4 +581,80 @@ func TestAnnouncedStreamsAreNotEarly(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestUnseenEnds cuts streams short whose forms have no place for an error: the method takes that
+// for their end, and its caller must not.
+func TestUnseenEnds(t *testing.T) {
+	limit := before(func(ctx context.Context, next func(context.Context) (codec.Raw, error)) (codec.Raw, error) {
+		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		return next(ctx)
+	})
+	inStreamWorld(t, func(t *testing.T, w *streamWorld) {
+		ctx := t.Context()
+		s := NewService("unseen", "1.0.0")
+		s.Use(limit)
+		type ints = iter.Seq2[int, error]
+		Func(s, "chan", func(_ context.Context, c <-chan int) (n int) {
+			for range c {
+				n++
+			}
+			return n
+		})
+		Func(s, "seq", func(_ context.Context, seq iter.Seq[int]) (n int) {
+			for range seq {
+				n++
+			}
+			return n
+		})
+		Func(s, "late", func(ctx context.Context, c <-chan int) (n int) {
+			<-ctx.Done() // with items that wait
+			for range c {
+				n++
+			}
+			return n
+		})
+		Func(s, "pass", func(_ context.Context, c <-chan int) ints {
+			return func(yield func(int, error) bool) {
+				for v := range c {
+					if !yield(v, nil) {
+						return
+					}
+				}
+			}
+		})
+		if err := w.far.ExposeService(s); err != nil {
+			t.Fatal(err)
+		}
+		stub, err := w.peer.Service(ctx, "unseen")
+		if err != nil {
+			t.Fatal(err)
+		}
+		slow := func(yield func(int, error) bool) {
+			for i := 0; i < 20 && yield(i, nil); i++ {
+				time.Sleep(100 * time.Millisecond)
+			}
+		}
+		for _, method := range []string{"chan", "seq", "late"} {
+			n := 0
+			if err := stub.Call(ctx, method, &n, ints(slow)); CodeOf(err) != DeadlineExceeded {
+				t.Errorf("%s = %d, %v, want deadline_exceeded", method, n, err)
+			}
+			synctest.Wait()
+		}
+		broken := Errorf(NotFound, "broken")
+		fails := func(yield func(int, error) bool) {
+			_ = yield(1, nil)
+			time.Sleep(time.Second)
+			yield(0, broken)
+		}
+		var seq ints
+		if err := stub.Call(ctx, "pass", &seq, ints(fails)); err != nil {
+			t.Fatal(err)
+		}
+		if all, err := collect(seq); len(all) != 1 || CodeOf(err) != NotFound {
+			t.Errorf("what was passed on = %v, %v, want one item and why the source has failed", all, err)
+		}
+	})
 }

@@ -21,10 +21,12 @@ type Incoming struct {
 	// does not get [io.EOF].
 	Error func(error) error
 
-	// Ended is called once, when the stream has ended or was given up, with what its user saw
-	// then, nil for its end. seen is false if the form of the stream has no place for an error.
-	// Nil means nothing to do.
-	Ended func(err error, seen bool)
+	// Ended is called once, when the stream has ended or was given up. Nil means nothing to do.
+	Ended func()
+
+	// Unseen is called, before its user sees the end, if the stream has failed and its form
+	// has no place for an error. Nil means nothing to do.
+	Unseen func(error)
 }
 
 // In is a stream that the peer writes, as those below [Shape.Receive] read it. Its Close may
@@ -42,7 +44,7 @@ type In struct {
 // NewIn returns the stream that r reads. It is given up when ctx ends.
 func NewIn(ctx context.Context, r *mux.StreamReader, in Incoming) *In {
 	s := &In{Incoming: in, ctx: ctx, r: r}
-	s.stop = context.AfterFunc(ctx, func() { s.finish(nil, true) })
+	s.stop = context.AfterFunc(ctx, s.finish)
 	return s
 }
 
@@ -96,25 +98,35 @@ func (s *In) refuse(format string, args ...any) error {
 // abort gives the stream up.
 func (s *In) abort(reason string) { s.r.Abort(reason) }
 
-// end notes that the user is done with the stream, and gives it up if it has not ended.
-func (s *In) end(seen bool) {
-	err := s.err
-	if err == io.EOF { //nolint:errorlint // it is never wrapped
-		err = nil
+// giveUp ends the stream because its context has ended.
+func (s *In) giveUp() {
+	s.finish()
+	if s.err == nil {
+		if s.err = context.Cause(s.ctx); s.Error != nil {
+			s.err = s.Error(s.err)
+		}
 	}
-	s.ended(err, seen)
 }
 
-func (s *In) ended(err error, seen bool) {
+// end notes that the user is done with the stream, and gives it up if it has not ended. seen is
+// false if the form of the stream has no place for an error.
+func (s *In) end(seen bool) {
+	if s.err != nil && s.err != io.EOF && !seen && s.Unseen != nil { //nolint:errorlint // it is never wrapped
+		s.Unseen(s.err)
+	}
+	s.ended()
+}
+
+func (s *In) ended() {
 	s.stop()
-	s.finish(err, seen)
+	s.finish()
 }
 
-func (s *In) finish(err error, seen bool) {
+func (s *In) finish() {
 	s.once.Do(func() {
 		s.abort("the reader wants no more")
 		if s.Ended != nil {
-			s.Ended(err, seen)
+			s.Ended()
 		}
 	})
 }
@@ -122,5 +134,5 @@ func (s *In) finish(err error, seen bool) {
 // Close gives the stream up. Any goroutine may call it, any number of times.
 func (s *In) Close() {
 	s.closed.Store(true)
-	s.ended(nil, true)
+	s.ended()
 }

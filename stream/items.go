@@ -229,7 +229,7 @@ func recvChan[T any](in *In) <-chan T {
 			select {
 			case c <- v:
 			case <-in.ctx.Done():
-				_, _ = in.next() // which says why
+				in.giveUp()
 				return
 			}
 		}

@@ -24,6 +24,9 @@ type Out struct {
 	// Error makes of why the stream cannot go on what its source sees. Nil leaves it as it is.
 	Error func(error) error
 
+	// Check is asked at the end of the source: an error is that of the stream. Nil means none.
+	Check func() error
+
 	ctx context.Context //nolint:containedctx // of the call that the stream belongs to
 	w   *mux.StreamWriter
 }
@@ -83,6 +86,11 @@ func (o *Out) send(b *buf.Buf, start int) error {
 
 // finish ends a stream that was sent whole.
 func (o *Out) finish() error {
+	if o.Check != nil {
+		if err := o.Check(); err != nil {
+			return o.fail(err)
+		}
+	}
 	o.w.Close()
 	return nil
 }

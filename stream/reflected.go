@@ -137,7 +137,7 @@ func recvReflectedChan(in *In, t, item reflect.Type) reflect.Value {
 				{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(in.ctx.Done())},
 			})
 			if chosen == 1 {
-				_, _ = in.next() // which says why
+				in.giveUp()
 				return
 			}
 		}
