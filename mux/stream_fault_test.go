@@ -438,3 +438,45 @@ func TestStreamReaderThatStops(t *testing.T) {
 		<-m.sessions[1].Done()
 	})
 }
+
+// TestCreditBesideStoppedReaders checks that streams go on beside ones whose readers have stopped
+// with most of the connection's window: what they have read is given back although it is little.
+func TestCreditBesideStoppedReaders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newStreamModel(t, 0, []string{FeatureCancel, FeatureCredit})
+		near, far := m.sessions[0], m.sessions[1]
+		defer near.Close(closeNormal, "")
+		open := func() (*StreamWriter, *StreamReader) {
+			w, err := near.NewWriter(false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := far.ReaderFor(w.ID(), false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return w, r
+		}
+		for range 2 { // of the window of 3,000 bytes 2,000 are taken
+			stopped, reader := open()
+			if err := sendText(t.Context(), stopped, strings.Repeat("x", 999)); err != nil {
+				t.Fatal(err)
+			}
+			defer reader.Cancel("enough")
+		}
+		w, r := open()
+		go func() {
+			defer w.Close()
+			for range 100 {
+				if err := sendText(t.Context(), w, strings.Repeat("y", 99)); err != nil {
+					t.Error(err)
+				}
+			}
+		}()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if got, err := readAll(ctx, r); len(got) != 100 || !errors.Is(err, io.EOF) {
+			t.Errorf("beside a reader that has stopped came %d chunks, %v, want 100", len(got), err)
+		}
+	})
+}

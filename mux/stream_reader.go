@@ -332,13 +332,15 @@ func (r *StreamReader) measure() {
 	r.mark = 0
 }
 
-// giveBack notes that n bytes of a stream need no memory any more. mu is held.
+// giveBack notes that n bytes of a stream need no memory any more. They are given back when the
+// peer has no more left than that: half of the window, or less of it when readers that have stopped
+// hold the rest. mu is held.
 func (st *streams) giveBack(n int) (first bool) {
 	if !st.credits {
 		return false
 	}
 	st.owed += n
-	if st.owed < st.cfg.sessionWindow()/2 {
+	if int64(st.owed) < st.window || st.owed == 0 {
 		return false
 	}
 	n, st.owed = st.owed, 0
