@@ -658,3 +658,62 @@ func TestUnseenEnds(t *testing.T) {
 		}
 	})
 }
+
+// TestSourceIsClosedOnce ends downloads in each way.
+func TestSourceIsClosedOnce(t *testing.T) {
+	for name, end := range map[string]func(w *streamWorld, body io.ReadCloser, cancel func()){
+		"read":     func(_ *streamWorld, body io.ReadCloser, _ func()) { _, _ = io.Copy(io.Discard, body) },
+		"closed":   func(_ *streamWorld, body io.ReadCloser, _ func()) { body.Close(); body.Close() },
+		"canceled": func(_ *streamWorld, _ io.ReadCloser, cancel func()) { cancel() },
+		"caller":   func(w *streamWorld, _ io.ReadCloser, _ func()) { w.peer.Close() },
+		"service":  func(w *streamWorld, _ io.ReadCloser, _ func()) { w.back.Close() },
+		"closed late": func(w *streamWorld, body io.ReadCloser, _ func()) {
+			time.AfterFunc(time.Minute, func() { body.Close() })
+			_ = w.far.Drain(context.Background()) // waits for it
+		},
+		"closed while it is read": func(_ *streamWorld, body io.ReadCloser, _ func()) {
+			time.AfterFunc(time.Minute, func() { body.Close() })
+			if _, err := io.ReadAll(io.LimitReader(body, 1<<30)); !errors.Is(err, io.ErrClosedPipe) {
+				panic(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inStreamWorld(t, func(t *testing.T, w *streamWorld) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				var closed atomic.Int32
+				s := NewService("once", "1.0.0")
+				Func(s, "get", func(ctx context.Context) (io.Reader, error) {
+					r := io.Reader(strings.NewReader(strings.Repeat("x", 3<<20)))
+					if name == "closed while it is read" {
+						r = io.MultiReader(r, readerFunc(func([]byte) (int, error) { <-ctx.Done(); return 0, ctx.Err() }))
+					}
+					return closer{r, func() { closed.Add(1) }}, nil
+				})
+				if err := w.far.ExposeService(s); err != nil {
+					t.Fatal(err)
+				}
+				stub, err := w.peer.Service(ctx, "once")
+				if err != nil {
+					t.Fatal(err)
+				}
+				var body io.ReadCloser
+				if err := stub.Call(ctx, "get", &body); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				end(w, body, cancel)
+				synctest.Wait()
+				if n := closed.Load(); n != 1 {
+					t.Errorf("the source was closed %d times, want once", n)
+				}
+				w.wantNothing(t)
+			})
+		})
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
