@@ -179,7 +179,7 @@ func TestDropAndOnEnd(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			w.OnEnd(func() { ended++ })
+			w.OnEnd(func(error) { ended++ })
 			return w
 		}
 		w := open()
@@ -191,7 +191,7 @@ func TestDropAndOnEnd(t *testing.T) {
 			t.Errorf("Send after Drop = %v, want ErrClosed", err)
 		}
 		c.wants("dropped: the peer hears nothing")
-		w.OnEnd(func() { ended += 10 })
+		w.OnEnd(func(error) { ended += 10 })
 		if ended != 11 {
 			t.Errorf("OnEnd was called for %d, want 11: once, and once for what comes late", ended)
 		}

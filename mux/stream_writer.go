@@ -34,9 +34,9 @@ type StreamWriter struct {
 	share  int           // bytes that it may send in its turn
 	next   *StreamWriter // in the ring of those with something to send; nil when not in it
 	prev   *StreamWriter
-	closed bool   // its end is queued
-	err    error  // why it takes nothing more
-	onEnd  func() // nil if nobody wants to know
+	closed bool        // its end is queued
+	err    error       // why it takes nothing more
+	onEnd  func(error) // nil if nobody wants to know
 }
 
 // streamPiece is one large packet, or small ones behind one another.
@@ -167,13 +167,13 @@ func (w *StreamWriter) Live() bool { return w.live }
 // the stream has ended before.
 func (w *StreamWriter) Done() <-chan struct{} { return w.donec }
 
-// OnEnd has fn called when Done is closed, also if it is already. It must not block, nor use
-// the stream: it is called with a lock held. Only the last fn is called.
-func (w *StreamWriter) OnEnd(fn func()) {
+// OnEnd has fn called when Done is closed, also if it is already, with what Err returns then. It
+// must not block, nor use the stream: it is called with a lock held. Only the last fn is called.
+func (w *StreamWriter) OnEnd(fn func(err error)) {
 	w.streams.mu.Lock()
 	defer w.streams.mu.Unlock()
 	if w.onEnd = fn; w.streams.writers[w.id] != w {
-		fn()
+		fn(w.err)
 	}
 }
 
@@ -510,7 +510,7 @@ func (w *StreamWriter) endLocked(err error) {
 	w.signal()
 	close(w.donec)
 	if w.onEnd != nil {
-		w.onEnd()
+		w.onEnd(err)
 	}
 }
 

@@ -249,7 +249,11 @@ func (c *streamCall) finish(ctx context.Context, call *mux.Call, start, n int) (
 // sendRequest is what the middleware calls in the end.
 func (c *streamCall) sendRequest(ctx context.Context, r *Request) (codec.Raw, error) {
 	view := c.stub.view.Load()
-	if view.conn != c.conn {
+	switch {
+	case view.conn == c.conn:
+	case len(c.args) == 0 && c.talk == nil:
+		c.conn = view.conn
+	default:
 		return nil, &Error{Code: Unavailable, Message: "the connection has changed since the streams of the call were made", sent: notSent}
 	}
 	call, err := c.stub.beginOn(view, r.member, r.count)

@@ -145,7 +145,11 @@ func (s *servedStreams) result(dst []byte, value reflect.Value, run func(*stream
 	request, _ := s.ctx.Value(requestKey{}).(*requestContext)
 	request.needExtra().streams = s
 	s.stop[0]() // from now on the request may end
-	w.OnEnd(func() { s.cancel(context.Canceled) })
+	w.OnEnd(func(err error) {
+		if err != nil { // else what is sent has been sent, and a duplex may go on receiving
+			s.cancel(context.Canceled)
+		}
+	})
 	return out, nil
 }
 

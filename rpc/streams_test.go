@@ -164,6 +164,23 @@ func (s *streamer) Talk(_ context.Context, prefix string, d *stream.Duplex[strin
 	return d.Send("end")
 }
 
+// Half sends, and goes on receiving.
+func (s *streamer) Half(ctx context.Context, d *stream.Duplex[int, int]) error {
+	if err := d.Send(1); err != nil {
+		return err
+	}
+	d.CloseSend()
+	sum := 0
+	for v, err := range d.All() {
+		if err != nil {
+			return err
+		}
+		sum += v
+	}
+	s.released <- fmt.Sprint("half ", sum, ctx.Err())
+	return nil
+}
+
 func (s *streamer) Fails(_ context.Context, after int) iter.Seq2[int, error] {
 	return func(yield func(int, error) bool) {
 		for i := range after {
@@ -213,6 +230,7 @@ type streamerClient struct {
 	SumChan   func(ctx context.Context, numbers <-chan int) (int, error)
 	Double    func(ctx context.Context, numbers <-chan int) (iter.Seq2[int, error], error)
 	Talk      func(ctx context.Context, prefix string) (*stream.Duplex[string, string], error)
+	Half      func(ctx context.Context) (*stream.Duplex[int, int], error)
 	Fails     func(ctx context.Context, after int) iter.Seq2[int, error]
 	Panics    func(ctx context.Context) iter.Seq2[int, error]
 	Waits     func(ctx context.Context) iter.Seq2[int, error]
@@ -443,6 +461,27 @@ func TestStreamsBothWays(t *testing.T) {
 		if talk, err = w.client.Talk(ctx, ""); err != nil {
 			t.Fatal(err)
 		}
+		half, err := w.client.Half(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v, err := half.Recv(); v != 1 || err != nil {
+			t.Errorf("Recv = %d, %v, want 1", v, err)
+		}
+		if _, err := half.Recv(); !errors.Is(err, io.EOF) { // the other side has closed its own
+			t.Errorf("Recv = %v, want EOF", err)
+		}
+		for i := range 5 {
+			if err := half.Send(i); err != nil {
+				t.Fatal(err)
+			}
+		}
+		half.CloseSend()
+		if got := <-w.service.released; got != "half 10 <nil>" {
+			t.Errorf("the method that had closed its side = %q, want half 10 <nil>", got)
+		}
+		half.Close()
+
 		talk.Close()
 		if _, err := talk.Recv(); !errors.Is(err, io.ErrClosedPipe) {
 			t.Errorf("Recv after Close = %v, want ErrClosedPipe", err)

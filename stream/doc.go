@@ -17,8 +17,9 @@
 //   - [*Duplex], both directions at once.
 //
 // A sequence is used once, by one goroutine. A reader that breaks off releases the other
-// side: the loop that produces there ends, its context does, and what can be closed is. A
-// writer goes on only as far as its reader has read, and some 256 KiB.
+// side: the loop that produces there ends, and so does the context of a method. What a method has
+// returned is closed at the end, if it can be; what a caller passes stays the caller's. A writer
+// goes on only as far as its reader has read, and some 256 KiB.
 //
 // Of a stream that fails the reader learns why: errors travel as those of calls do. Where a
 // method takes a sequence or channel without errors, and the stream fails, its caller gets the

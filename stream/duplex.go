@@ -7,6 +7,7 @@ import (
 	"iter"
 	"reflect"
 	"sync"
+	"sync/atomic"
 
 	"github.com/d-e-v-grid/netron/codec"
 )
@@ -19,11 +20,14 @@ import (
 //	func (c *Chat) Talk(ctx context.Context, room string, d *stream.Duplex[Line, Line]) error
 //	Talk func(ctx context.Context, room string) (*stream.Duplex[Line, Line], error)
 //
-// One goroutine at a time may receive, and one may send meanwhile. The caller must receive to the
-// end, close it, or end the context of the call.
+// One goroutine at a time may receive, and one may send meanwhile. Either direction may end before
+// the other. The caller must close it, or receive to the end and close what it sends, or end the
+// context of the call.
 type Duplex[R, W any] struct {
-	in   *In
-	recv *decoder[R]
+	in       *In
+	recv     *decoder[R]
+	received bool         // the other side has ended what it sends; owned by the receiving goroutine
+	ended    atomic.Int32 // directions that have ended
 
 	sendMu sync.Mutex
 	out    *Out
@@ -77,10 +81,24 @@ func (d *Duplex[R, W]) lockSend() {
 // Recv returns the next item. At the end of what the other side sends the error is [io.EOF].
 func (d *Duplex[R, W]) Recv() (R, error) {
 	v, err := d.recv.next()
-	if err != nil {
+	switch {
+	case err == nil:
+	case err == io.EOF: //nolint:errorlint // it is never wrapped
+		if !d.received { // this side may still send
+			d.received = true
+			d.halfEnded()
+		}
+	default:
 		d.in.end(true)
 	}
 	return v, err
+}
+
+// halfEnded notes that one of the directions has ended, which ends the call if it is the second.
+func (d *Duplex[R, W]) halfEnded() {
+	if d.ended.Add(1) == 2 {
+		d.in.ended()
+	}
 }
 
 // All returns the items that are still to come.
@@ -118,6 +136,7 @@ func (d *Duplex[R, W]) closeSend() {
 	if !d.closed {
 		d.closed = true
 		_ = d.out.finish()
+		d.halfEnded()
 	}
 }
 
