@@ -41,45 +41,62 @@ func SinkTCP(ln net.Listener) error {
 	}
 }
 
-// fastestCopy copies for about d over plain TCP, with several sizes of writes and reads, and
-// returns the rate of the fastest, in bytes per second.
-func fastestCopy(ctx context.Context, addr string, d time.Duration) (best float64, err error) {
-	writes, reads := []int{32 << 10, 60 << 10, 64 << 10, 256 << 10}, []int{64 << 10, 256 << 10}
-	d /= time.Duration(len(writes) * len(reads))
-	for _, write := range writes {
-		for _, read := range reads {
-			rate, err := copyTCPFor(ctx, addr, write, read, d)
-			if err != nil {
-				return 0, err
-			}
-			best = max(best, rate)
-		}
-	}
-	return best, nil
+// copies are copies over plain TCP with several sizes of writes and reads.
+type copies struct {
+	bytes   map[[2]int]int // by the sizes of writes and reads
+	elapsed map[[2]int]time.Duration
 }
 
-func copyTCPFor(ctx context.Context, addr string, write, read int, d time.Duration) (rate float64, err error) {
+// run copies for about d.
+func (c *copies) run(ctx context.Context, addr string, d time.Duration) error {
+	writes, reads := []int{32 << 10, 60 << 10, 64 << 10, 256 << 10}, []int{64 << 10, 256 << 10}
+	d /= time.Duration(len(writes) * len(reads))
+	if c.bytes == nil {
+		c.bytes, c.elapsed = make(map[[2]int]int), make(map[[2]int]time.Duration)
+	}
+	for _, write := range writes {
+		for _, read := range reads {
+			n, elapsed, err := copyTCPFor(ctx, addr, write, read, d)
+			if err != nil {
+				return err
+			}
+			c.bytes[[2]int{write, read}] += n
+			c.elapsed[[2]int{write, read}] += elapsed
+		}
+	}
+	return nil
+}
+
+// fastest returns the rate of the sizes that were fastest, in bytes per second.
+func (c *copies) fastest() (best float64) {
+	for sizes, n := range c.bytes {
+		best = max(best, float64(n)/c.elapsed[sizes].Seconds())
+	}
+	return best
+}
+
+func copyTCPFor(ctx context.Context, addr string, write, read int, d time.Duration) (n int, elapsed time.Duration, err error) {
 	c, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
 	if err != nil {
-		return 0, fmt.Errorf("bench: copy: %w", err)
+		return 0, 0, fmt.Errorf("bench: copy: %w", err)
 	}
 	defer c.Close()
 	if _, err := c.Write([]byte{byte(min(read>>12, 255))}); err != nil {
-		return 0, fmt.Errorf("bench: copy: %w", err)
+		return 0, 0, fmt.Errorf("bench: copy: %w", err)
 	}
-	buf, n, start := make([]byte, write), 0, time.Now()
+	buf, start := make([]byte, write), time.Now()
 	for time.Since(start) < d {
 		m, err := c.Write(buf)
 		if err != nil {
-			return 0, fmt.Errorf("bench: copy: %w", err)
+			return 0, 0, fmt.Errorf("bench: copy: %w", err)
 		}
 		n += m
 	}
 	if err := c.(*net.TCPConn).CloseWrite(); err != nil { //nolint:forcetypeassert // it was dialled
-		return 0, fmt.Errorf("bench: copy: %w", err)
+		return 0, 0, fmt.Errorf("bench: copy: %w", err)
 	}
 	if _, err := io.ReadFull(c, buf[:1]); err != nil {
-		return 0, fmt.Errorf("bench: copy: %w", err)
+		return 0, 0, fmt.Errorf("bench: copy: %w", err)
 	}
-	return float64(n) / time.Since(start).Seconds(), nil
+	return n, time.Since(start), nil
 }

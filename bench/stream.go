@@ -132,7 +132,7 @@ func (r *streamRun) measure(ctx context.Context) (*Result, error) {
 		spent   usage
 		bytes   int64
 		elapsed time.Duration
-		raw     float64
+		raw     copies
 		parts   []*hdrhistogram.Histogram
 	)
 	for range streamTurns {
@@ -157,11 +157,9 @@ func (r *streamRun) measure(ctx context.Context) (*Result, error) {
 		if r.SinkAddr == "" {
 			continue
 		}
-		best, err := fastestCopy(ctx, r.SinkAddr, r.Duration/streamTurns)
-		if err != nil {
+		if err := raw.run(ctx, r.SinkAddr, r.Duration/streamTurns); err != nil {
 			return nil, err
 		}
-		raw = max(raw, best)
 	}
 	chunks := float64(bytes) / float64(r.Chunk)
 	result := &Result{
@@ -171,7 +169,7 @@ func (r *streamRun) measure(ctx context.Context) (*Result, error) {
 		Down:      r.Down,
 		OpsPerS:   chunks / elapsed.Seconds(),
 		MBPerS:    float64(bytes) / elapsed.Seconds() / 1e6,
-		RawMBPerS: raw / 1e6,
+		RawMBPerS: raw.fastest() / 1e6,
 		ClientCPU: spent.clientCPU.Seconds() / chunks * 1e6,
 		ServerCPU: spent.serverCPU.Seconds() / chunks * 1e6,
 		ClientGB:  spent.clientCPU.Seconds() / float64(bytes) * 1e9,
@@ -179,7 +177,7 @@ func (r *streamRun) measure(ctx context.Context) (*Result, error) {
 		AllocsPer: float64(spent.mallocs) / chunks,
 		SrvRSSMB:  float64(spent.serverRSS) / 1e6,
 	}
-	if raw > 0 {
+	if r.SinkAddr != "" {
 		result.OfRaw = result.MBPerS / result.RawMBPerS
 	}
 	if r.Calls > 0 {

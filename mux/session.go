@@ -162,6 +162,9 @@ func (s *Session) Drain(ctx context.Context) error {
 // until the handshake is done.
 func (s *Session) CanMeta() bool { return s.canMeta.Load() }
 
+// callsSeen returns how many requests and answers have come.
+func (s *Session) callsSeen() uint64 { return s.stats.requests.Load() + s.stats.replies.Load() }
+
 // Inflight returns how many requests of the peer are being served.
 func (s *Session) Inflight() int { return int(s.inflight.Load()) }
 

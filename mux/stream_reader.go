@@ -42,10 +42,11 @@ type StreamReader struct {
 	eventAt int64 // when the last packet came, or the last chunk was read, on the session's clock
 
 	// For the size of the window; guarded by streams.mu. Times are on the session's clock.
-	received  int64 // bytes
-	epoch     int64 // of these, what had come when the rate was looked at last
-	epochAt   int64 // when that was; 0 before the first chunk
-	mark      int64 // the first byte that needs the credit given at markAt, counted from 1; 0 for none
+	received  int64  // bytes
+	epoch     int64  // of these, what had come when the rate was looked at last
+	epochAt   int64  // when that was; 0 before the first chunk
+	calls     uint64 // requests and answers that had come by then
+	mark      int64  // the first byte that needs the credit given at markAt, counted from 1; 0 for none
 	markAt    int64
 	trip      int64 // the shortest round trip so far; 0 for none
 	full      bool  // counts in streams.full
@@ -296,8 +297,11 @@ func (r *StreamReader) consume(n int) (first bool) {
 func (r *StreamReader) grant() (first bool) {
 	now := r.eventAt
 	if got := r.received - r.epoch; got >= 2*int64(r.size) && r.bytes == 0 {
-		r.widen(got, now-r.epochAt)
+		r.resize(got, now-r.epochAt)
 		r.epoch, r.epochAt = r.received, now
+	}
+	if r.owed <= 0 { // the window has become smaller
+		return false
 	}
 	if r.mark == 0 {
 		r.mark, r.markAt = r.received+max(r.window, 0)+1, now
@@ -308,16 +312,29 @@ func (r *StreamReader) grant() (first bool) {
 	return r.streams.sendCredit(r.id, n)
 }
 
-// widen doubles the window if less than two round trips of what comes fit in, although this side
-// has read everything: then it is what holds the writer up. got bytes have come in a time. A
-// single grant says nothing of the rate: readers read in bursts. mu is held.
-func (r *StreamReader) widen(got, time int64) {
-	if r.trip == 0 || float64(got)*2*float64(r.trip) < float64(r.size)*float64(time) {
-		return
+// resize looks at the window when got bytes have come in a time and this side has read everything.
+// It doubles if less than three round trips of what comes fit in: then it is what holds the writer
+// up. A single grant says nothing of the rate: readers read in bursts. Beside calls, which wait
+// behind what is on its way, two round trips are enough, and what is more than twice that is halved,
+// down to twice the first window: the rate falls with it. mu is held.
+func (r *StreamReader) resize(got, time int64) {
+	calls := r.streams.session.callsSeen()
+	isShared := calls-r.calls > 1
+	r.calls = calls
+	trip := float64(got) * float64(r.trip) / float64(max(time, 1)) // bytes of a round trip
+	trips := 3.0
+	if isShared {
+		trips = 2
 	}
-	more := max(min(r.size, r.streams.cfg.maxWindow()-r.size), 0)
-	r.size += more
-	r.owed += more
+	switch size := float64(r.size); {
+	case trip*trips > size:
+		more := max(min(r.size, r.streams.cfg.maxWindow()-r.size), 0)
+		r.size += more
+		r.owed += more
+	case isShared && trip > 0 && trip*trips*2 < size && r.size/4 >= r.streams.cfg.window():
+		r.size /= 2
+		r.owed -= r.size
+	}
 }
 
 // measure takes the time from a grant to the first chunk that needed it, which begins now: a
