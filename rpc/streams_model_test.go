@@ -374,7 +374,7 @@ func runStreamModel(t *testing.T, seed uint64) {
 	if time.Since(start) > time.Minute {
 		t.Errorf("the calls took %v: something stood still", time.Since(start))
 	}
-	time.Sleep(time.Second) // for the slow sources to see that they have ended
+	time.Sleep(30 * time.Second) // for slow sources to see that they have ended, and readers to read what was sent
 	synctest.Wait()
 	for _, o := range all {
 		o.check(t, cut)

@@ -81,9 +81,9 @@ func (d *Duplex[R, W]) lockSend() {
 // Recv returns the next item. At the end of what the other side sends the error is [io.EOF].
 func (d *Duplex[R, W]) Recv() (R, error) {
 	v, err := d.recv.next()
-	switch {
-	case err == nil:
-	case err == io.EOF: //nolint:errorlint // it is never wrapped
+	switch err { //nolint:errorlint // io.EOF is never wrapped
+	case nil:
+	case io.EOF:
 		if !d.received { // this side may still send
 			d.received = true
 			d.halfEnded()
