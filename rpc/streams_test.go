@@ -259,9 +259,11 @@ func newStreamWorld(t *testing.T, cfg Config) *streamWorld {
 		t.Fatal(err)
 	}
 	w.client = client
+	synctest.Wait() // a request counts until its worker has done with it
 	if w.stub, err = w.peer.Service(t.Context(), "streamer"); err != nil {
 		t.Fatal(err)
 	}
+	synctest.Wait()
 	return w
 }
 

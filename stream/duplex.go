@@ -81,9 +81,9 @@ func (d *Duplex[R, W]) lockSend() {
 // Recv returns the next item. At the end of what the other side sends the error is [io.EOF].
 func (d *Duplex[R, W]) Recv() (R, error) {
 	v, err := d.recv.next()
-	switch err { //nolint:errorlint // io.EOF is never wrapped
+	switch err {
 	case nil:
-	case io.EOF:
+	case io.EOF: //nolint:errorlint // it is never wrapped
 		if !d.received { // this side may still send
 			d.received = true
 			d.halfEnded()
