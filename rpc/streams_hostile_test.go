@@ -45,7 +45,7 @@ func hostileService() *Service {
 	})
 	Func(s, "plain", func(context.Context, any) {})
 	Func(s, "wait", func(ctx context.Context, _ <-chan int) { <-ctx.Done() })
-	Func(s, "endless", func(context.Context) ints { return numbers(1 << 40) })
+	Func(s, "endless", func(context.Context) ints { return numbers(1 << 30) })
 	return s
 }
 
@@ -123,7 +123,7 @@ func (h *hostile) event() {
 	case 5:
 		say(wire.TypeCancel, []any{h.id() + 1<<31*uint32(h.random.IntN(2)), "no"})
 	case 6:
-		say(wire.TypeCredit, []any{h.id() + 1<<31 + uint32(h.random.IntN(2)), []int{1, 1000, 1 << 31, 1<<31 - 1, -1}[h.random.IntN(5)]})
+		say(wire.TypeCredit, []any{h.id() + 1<<31 + uint32(h.random.IntN(2)), []int64{1, 1000, 1 << 31, 1<<31 - 1, -1}[h.random.IntN(5)]})
 	case 7:
 		h.giveUp(h.calls - uint32(h.random.IntN(60)))
 	case 8:

@@ -575,7 +575,7 @@ func TestStreamStops(t *testing.T) {
 				t.Errorf("%s was not released", who)
 			}
 		}
-		for v, err := range w.client.Count(ctx, 1<<40) {
+		for v, err := range w.client.Count(ctx, 1<<30) {
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -589,7 +589,7 @@ func TestStreamStops(t *testing.T) {
 		}
 		want("waits: context canceled")
 
-		body, err := w.client.Download(ctx, 1<<40)
+		body, err := w.client.Download(ctx, 1<<30)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -605,13 +605,13 @@ func TestStreamStops(t *testing.T) {
 		for _, method := range []string{"count", "ticks"} { // that nobody reads
 			cctx, cancel := context.WithCancel(ctx)
 			var c <-chan int
-			if err := w.stub.Call(cctx, method, &c, 1<<40); err != nil {
+			if err := w.stub.Call(cctx, method, &c, 1<<30); err != nil {
 				t.Fatal(err)
 			}
 			cancel()
 			want(method)
 		}
-		if err := w.stub.Call(ctx, "count", nil, 1<<40); err != nil { // the result is dropped
+		if err := w.stub.Call(ctx, "count", nil, 1<<30); err != nil { // the result is dropped
 			t.Fatal(err)
 		}
 		want("count")
@@ -706,7 +706,7 @@ func TestRelayedStreams(t *testing.T) {
 			t.Errorf("Count = %d items, %v, want 1000", len(all), err)
 		}
 		<-w.service.released
-		for v, err := range client.Count(ctx, 1<<40) {
+		for v, err := range client.Count(ctx, 1<<30) {
 			if err != nil {
 				t.Fatal(err)
 			}
