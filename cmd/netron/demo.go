@@ -244,7 +244,7 @@ func (d *demoRun) streams(ctx context.Context) error {
 }
 
 // demoFileSize is the size of the file that goes up and down, in bytes.
-const demoFileSize = 128 << 20
+const demoFileSize = 64 << 20
 
 func (d *demoRun) files(ctx context.Context) (err error) {
 	dir, err := os.MkdirTemp("", "netron-demo-")
@@ -278,7 +278,7 @@ func (d *demoRun) files(ctx context.Context) (err error) {
 	}
 	next := 0.0
 	up, err := files.Upload(ctx, "copies/data.bin", original, func(p file.Progress) {
-		if p.Fraction() >= next {
+		if p.Fraction() >= next || p.Bytes == p.Total {
 			d.say("upload: %v", p)
 			next = p.Fraction() + 0.25
 		}

@@ -63,7 +63,7 @@ func TestDemo(t *testing.T) {
 	if code != exitOK || errs != "" {
 		t.Fatalf("demo: exit code %d, %s\n%s", code, errs, out)
 	}
-	for _, want := range []string{"Add(5, 3) = 8 in ", "Divide(1, 0): Division by zero", "code E_STOCK", "slept", "hello, client", "sum(1, 2, 3, 4) = 10", "4999950000", "was left after 10", "upload: 134.2 MB of 134.2 MB (100 %)", "is that of the original", "calls/s", "1001", "All done."} {
+	for _, want := range []string{"Add(5, 3) = 8 in ", "Divide(1, 0): Division by zero", "code E_STOCK", "slept", "hello, client", "sum(1, 2, 3, 4) = 10", "4999950000", "was left after 10", "upload: 67.1 MB of 67.1 MB (100 %)", "is that of the original", "calls/s", "1001", "All done."} {
 		if !strings.Contains(out, want) {
 			t.Errorf("demo did not print %q:\n%s", want, out)
 		}
