@@ -203,7 +203,7 @@ func NewEndpoint(cfg Config) (*Endpoint, error) {
 		cfg:        cfg,
 		services:   newRegistry(),
 		workers:    workers,
-		overloaded: appendError(nil, &Error{Code: ResourceExhausted, Message: "overloaded"}),
+		overloaded: appendError(nil, errOverloaded()),
 		draining:   appendError(nil, errDraining()),
 		failed:     appendError(nil, errInternal()),
 		peers:      make(map[*Peer]int),

@@ -59,6 +59,19 @@ func Query[T any](ctx context.Context, p *Peer, qualified string) (*T, error) {
 	return client, nil
 }
 
+// Bind returns a service as a struct of funcs, by the rules of [Query].
+func Bind[T any](s *Stub) (*T, error) {
+	t := reflect.TypeFor[T]()
+	if t.Kind() != reflect.Struct {
+		return nil, fmt.Errorf("rpc: bind %s: %s is no struct of funcs", s.Name(), t)
+	}
+	client := new(T)
+	if err := s.bind(reflect.ValueOf(client).Elem()); err != nil {
+		return nil, fmt.Errorf("rpc: bind %s: %w", s.Name(), err)
+	}
+	return client, nil
+}
+
 // Release gives the service of a client back, see [Stub.Release]: client is a *[Stub], or a
 // pointer to a struct that [Query] or a method has filled in. A struct needs an exported field
 // of type *Stub, which holds the service; one without is an error of code
@@ -235,6 +248,9 @@ func withoutLast(args []reflect.Value) []reflect.Value {
 // that is invalid.
 func callReflect(ctx context.Context, stub *Stub, name string, args []reflect.Value, result reflect.Value) error {
 	args = withoutLast(args)
+	if stub.router != nil {
+		return stub.routed(ctx, name, func(ctx context.Context, at *Stub) error { return callReflectOnce(ctx, at, name, args, result) })
+	}
 	err := callReflectOnce(ctx, stub, name, args, result)
 	if stub.peer.mayRetry(ctx, err) {
 		return stub.peer.retried(ctx, err, func(ctx context.Context) error { return callReflectOnce(ctx, stub, name, args, result) })

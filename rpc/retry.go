@@ -58,6 +58,30 @@ func WasSent(err error) (sent, known bool) {
 	return false, false
 }
 
+// Unserved reports whether the error of a call says for certain that no handler has seen
+// it: not a byte was sent, or the peer refused it because it shuts down or has too much to
+// do. It can be made again at another peer without harm.
+func Unserved(err error) bool {
+	if errors.Is(err, mux.ErrWouldBlock) {
+		return false // nor would it be elsewhere
+	}
+	e, ok := errors.AsType[*Error](err)
+	if ok && e.sent != sentUnknown {
+		return e.sent == notSent
+	}
+	if lost, ok := errors.AsType[*mux.LostError](err); ok {
+		return !lost.Sent || wasDrained(lost)
+	}
+	return ok && e.remote && e.Fields[fieldUnserved] == true || errors.Is(err, mux.ErrTooManyCalls)
+}
+
+// IsIdempotent reports whether calls under ctx may be served twice, see [Idempotent].
+func IsIdempotent(ctx context.Context) bool { return policyOf(ctx) == retryLost }
+
+// RetriesUnsent reports whether calls under ctx are to be made again until their deadline if
+// nobody has served them, see [RetryUnsent] and [Idempotent].
+func RetriesUnsent(ctx context.Context) bool { return policyOf(ctx) != retryNone }
+
 // sentness is what an error tells of its request where its cause does not, or where the
 // cause tells of the last attempt alone.
 type sentness uint8
@@ -80,15 +104,20 @@ const (
 // Protocol section 12.5.
 const fieldUnserved = "unserved"
 
+// errOverloaded refuses requests beyond the limits.
+func errOverloaded() *Error {
+	return &Error{Code: ResourceExhausted, Message: "overloaded", Fields: map[string]any{fieldUnserved: true}}
+}
+
 // errDraining refuses the requests of a peer that should go elsewhere.
 func errDraining() *Error {
 	return &Error{Code: Unavailable, Message: messageDraining, Fields: map[string]any{fieldUnserved: true}}
 }
 
-// wasRefused reports whether a peer said that it has not served a request.
+// wasRefused reports whether a peer that shuts down said that it has not served a request.
 func wasRefused(err error) bool {
 	e, ok := errors.AsType[*Error](err)
-	return ok && e.remote && e.Fields[fieldUnserved] == true
+	return ok && e.remote && e.Code == Unavailable && e.Fields[fieldUnserved] == true
 }
 
 // wasDrained reports whether the peer said at the end of a connection that it has
@@ -196,6 +225,13 @@ func (r *retry) stop() {
 	}
 }
 
+// note notes whether an attempt that ended with err may have been served.
+func (r *retry) note(err error) {
+	if sent, known := WasSent(err); (sent || !known) && !wasRefused(err) {
+		r.sent = true
+	}
+}
+
 const (
 	retryPause    = 10 * time.Millisecond
 	maxRetryPause = time.Second
@@ -207,9 +243,7 @@ func (r *retry) again(err *error) bool {
 	if *err == nil || !r.peer.allows(r.policy, *err) || !r.enqueue() {
 		return false
 	}
-	if sent, known := WasSent(*err); (sent || !known) && !wasRefused(*err) {
-		r.sent = true
-	}
+	r.note(*err)
 	pause := jitter(min(retryPause<<min(r.tries, 10), maxRetryPause))
 	r.tries++
 	for waited := false; ; waited = true {

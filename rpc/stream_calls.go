@@ -48,6 +48,7 @@ type streamCall struct {
 
 	mu     sync.Mutex
 	ended  bool
+	after  func()   // called when it has ended, may be nil; guarded by mu
 	source error    // of the first argument that failed; guarded by mu
 	offers []uint32 // streams that answers have announced; guarded by mu
 	first  error    // of the attempt that has used the arguments; guarded by mu
@@ -110,6 +111,9 @@ func (s *Stub) callStreams(ctx context.Context, method string, result any, value
 // callStreaming makes a call with streams, and again where ctx allows it. result is a pointer to where
 // the result goes, invalid to drop it; want is its shape if it is a stream.
 func (s *Stub) callStreaming(ctx context.Context, method string, args []argument, want *stream.Shape, result reflect.Value) error {
+	if s.router != nil {
+		return s.streamRouted(ctx, method, args, want, result)
+	}
 	c, err := s.streamOnce(ctx, method, args, want, result)
 	if !s.peer.mayRetry(ctx, err) || c.used() {
 		return err
@@ -555,10 +559,28 @@ func (c *conn) openReader(payload []byte) (*mux.StreamReader, error) {
 
 // end ends the streams of the call.
 func (c *streamCall) end() {
+	if after := c.endOnce(); after != nil {
+		after()
+	}
+}
+
+// afterEnd has fn called when the call has ended, which it may have.
+func (c *streamCall) afterEnd(fn func()) {
+	c.mu.Lock()
+	ended := c.ended
+	c.after = fn
+	c.mu.Unlock()
+	if ended {
+		fn()
+	}
+}
+
+// endOnce is end, and returns what is to be called then.
+func (c *streamCall) endOnce() (after func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ended {
-		return
+		return nil
 	}
 	c.ended = true
 	c.cancel(context.Canceled)
@@ -573,4 +595,5 @@ func (c *streamCall) end() {
 			a.writer.Drop()
 		}
 	}
+	return c.after
 }

@@ -27,6 +27,7 @@ type Stub struct {
 	*binding
 
 	nested *nestedStub // nil for a service with a name
+	router Router      // nil for the service of one peer
 
 	childMu  sync.Mutex
 	children map[*Stub]struct{} // services that it returned and that are not released; guarded by childMu
@@ -45,7 +46,7 @@ func (c *conn) newStub(d *codec.Definition) *Stub {
 	return &Stub{peer: c.peer, definition: d, binding: b}
 }
 
-// Peer returns the peer that serves the calls.
+// Peer returns the peer that serves the calls, nil if they go to several: see [NewRouted].
 func (s *Stub) Peer() *Peer { return s.peer }
 
 // Name returns the bare name of the service.
@@ -130,6 +131,9 @@ func (s *Stub) Call(ctx context.Context, method string, result any, args ...any)
 
 // ask makes a request, and makes it again where ctx says so.
 func (s *Stub) ask(ctx context.Context, op Op, member string, result any, args []any) error {
+	if s.router != nil {
+		return s.routed(ctx, member, func(ctx context.Context, at *Stub) error { return at.askOnce(ctx, op, member, result, args) })
+	}
 	err := s.askOnce(ctx, op, member, result, args)
 	if s.peer.mayRetry(ctx, err) {
 		return s.peer.retried(ctx, err, func(ctx context.Context) error { return s.askOnce(ctx, op, member, result, args) })
@@ -208,7 +212,7 @@ func (s *Stub) noMethod(name string) error {
 	if view := s.view.Load(); view.gone != nil {
 		return s.notThere(view)
 	}
-	return &Error{Code: NotFound, Message: fmt.Sprintf("Method '%s.%s' not found", s.Name(), shown(name))}
+	return &Error{Code: NotFound, Message: fmt.Sprintf("Method '%s.%s' not found", s.Name(), shown(name)), sent: notSent}
 }
 
 // Reply is the answer that a callback of [Stub.CallFunc] gets. It lends until the
@@ -233,6 +237,14 @@ func (r *Reply) Raw() codec.Raw { return r.reply.Payload }
 // would block returns [ErrWouldBlock]. err is nil or an [*Error]; the Reply is nil if
 // it is not.
 func (s *Stub) CallFunc(ctx context.Context, method string, fn func(context.Context, *Reply, error), args ...any) error {
+	if s.router != nil {
+		return s.startRouted(ctx, method, func(at *Stub, done func(error)) error {
+			return at.CallFunc(ctx, method, func(ctx context.Context, r *Reply, err error) {
+				done(err)
+				fn(ctx, r, err)
+			}, args...)
+		})
+	}
 	if chain := s.peer.clientChain(); chain != nil {
 		return s.callFuncThrough(ctx, chain, method, fn, args)
 	}
@@ -387,20 +399,31 @@ type Future struct {
 // result, nil drops it, by [Future.Wait].
 func (s *Stub) Go(ctx context.Context, method string, result any, args ...any) *Future {
 	f := &Future{donec: make(chan struct{}), stub: s, result: result}
-	if err := s.startFuture(ctx, f, method, args); err != nil {
+	if err := s.startFuture(ctx, f, method, args, nil); err != nil {
 		f.err = err
 		close(f.donec)
 	}
 	return f
 }
 
-func (s *Stub) startFuture(ctx context.Context, f *Future, method string, args []any) error {
+// startFuture begins the call of a future. It has done called before the future is, unless
+// that is nil.
+func (s *Stub) startFuture(ctx context.Context, f *Future, method string, args []any, done func(error)) error {
+	if s.router != nil {
+		return s.startRouted(ctx, method, func(at *Stub, done func(error)) error {
+			f.stub = at
+			return at.startFuture(ctx, f, method, args, done)
+		})
+	}
 	if chain := s.peer.clientChain(); chain != nil {
 		return s.callFuncThrough(ctx, chain, method, func(_ context.Context, r *Reply, err error) {
 			if err != nil {
 				f.err = err
 			} else {
 				f.answer = buf.Copy(r.reply.Payload)
+			}
+			if done != nil {
+				done(err)
 			}
 			close(f.donec)
 		}, args)
@@ -417,6 +440,12 @@ func (s *Stub) startFuture(ctx context.Context, f *Future, method string, args [
 			f.err = s.peer.callError(err)
 		} else {
 			f.answer, f.failed = buf.Copy(r.Payload), r.IsError
+			if r.IsError && done != nil {
+				err = decodeError(r.Payload, s.peer.endpoint.cfg.Limits)
+			}
+		}
+		if done != nil {
+			done(err)
 		}
 		close(f.donec)
 	})

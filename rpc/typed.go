@@ -45,29 +45,33 @@ type target struct {
 
 func newTarget(v *stubView, name string) *target { return &target{view: v, prefix: v.methods[name]} }
 
-// aim returns where a call goes now.
-func (c *caller[A, R]) aim() *target {
-	t := c.target.Load()
-	if view := c.stub.view.Load(); t.view != view {
+// aim returns where a call of the stub goes now: that of the caller, or one that its router has
+// picked.
+func (c *caller[A, R]) aim(at *Stub) (*stubView, []byte) {
+	t, view := c.target.Load(), at.view.Load()
+	if t.view != view {
+		if at != c.stub {
+			return view, view.methods[c.name]
+		}
 		t = newTarget(view, c.name)
 		c.target.Store(t)
 	}
-	return t
+	return view, t.prefix
 }
 
 // request encodes a call.
-func (c *caller[A, R]) request(args *A) (*mux.Call, error) {
-	t := c.aim()
-	if t.prefix == nil {
-		return nil, c.stub.noMethod(c.name)
+func (c *caller[A, R]) request(at *Stub, args *A) (*mux.Call, error) {
+	view, prefix := c.aim(at)
+	if prefix == nil {
+		return nil, at.noMethod(c.name)
 	}
-	if err := c.stub.usable(); err != nil {
+	if err := at.usable(); err != nil {
 		return nil, err
 	}
-	call := t.view.conn.session.NewCall()
-	at := len(call.B)
+	call := view.conn.session.NewCall()
+	header := len(call.B)
 	b := codec.AppendArrayHeader(call.B, 2)
-	b, n, err := c.arguments.AppendTuple(append(b, t.prefix...), args)
+	b, n, err := c.arguments.AppendTuple(append(b, prefix...), args)
 	call.B = b
 	if err != nil {
 		call.Release()
@@ -75,24 +79,24 @@ func (c *caller[A, R]) request(args *A) (*mux.Call, error) {
 	}
 	if n > 0 {
 		var room [5]byte
-		header := codec.AppendArrayHeader(room[:0], 2+n)
-		call.B[at] = header[0]
-		if len(header) > 1 {
-			call.B = slices.Insert(call.B, at+1, header[1:]...)
+		h := codec.AppendArrayHeader(room[:0], 2+n)
+		call.B[header] = h[0]
+		if len(h) > 1 {
+			call.B = slices.Insert(call.B, header+1, h[1:]...)
 		}
 	}
 	return call, nil
 }
 
 // decode reads an answer into result.
-func (c *caller[A, R]) decode(result *R, r mux.Reply) error {
-	lim := c.stub.peer.endpoint.cfg.Limits
+func (c *caller[A, R]) decode(at *Stub, result *R, r mux.Reply) error {
+	lim := at.peer.endpoint.cfg.Limits
 	if r.IsError {
 		return decodeError(r.Payload, lim)
 	}
 	if c.isStub {
 		var stub *Stub
-		err := c.stub.decodeReply(r, &stub)
+		err := at.decodeReply(r, &stub)
 		*result, _ = any(stub).(R)
 		return err
 	}
@@ -114,20 +118,23 @@ func (c *caller[A, R]) decode(result *R, r mux.Reply) error {
 }
 
 func (c *caller[A, R]) call(ctx context.Context, args A) (R, error) {
-	return c.attempt(ctx, args, true)
+	return c.attempt(ctx, c.stub, args, true)
 }
 
 // attempt makes a call, and makes it again if retry is set and its context allows that.
 //
 // It is in one piece because a goroutine that has waited pays for each function it
 // returns from: the processor has forgotten where to.
-func (c *caller[A, R]) attempt(ctx context.Context, args A, retry bool) (result R, err error) {
-	p := c.stub.peer
+func (c *caller[A, R]) attempt(ctx context.Context, at *Stub, args A, retry bool) (result R, err error) {
+	if at.router != nil {
+		return c.routed(ctx, args)
+	}
+	p := at.peer
 	if chain := p.clientChain(); chain != nil {
-		result, err = c.callThrough(ctx, chain, args)
+		result, err = c.callThrough(ctx, chain, at, args)
 	} else {
 		var call *mux.Call
-		if call, err = c.request(&args); err != nil {
+		if call, err = c.request(at, &args); err != nil {
 			return result, err
 		}
 		var reply mux.Reply
@@ -139,7 +146,7 @@ func (c *caller[A, R]) attempt(ctx context.Context, args A, retry bool) (result 
 			err = p.takeTrailer(ctx, &reply)
 		}
 		if err == nil {
-			err = c.decode(&result, reply)
+			err = c.decode(at, &result, reply)
 		}
 		call.Release()
 	}
@@ -156,7 +163,29 @@ func (c *caller[A, R]) attempt(ctx context.Context, args A, retry bool) (result 
 // on the heap without.
 func (c *caller[A, R]) retried(ctx context.Context, args A, err error) (result R, _ error) {
 	err = c.stub.peer.retried(ctx, err, func(ctx context.Context) (err error) {
-		result, err = c.attempt(ctx, args, false)
+		result, err = c.attempt(ctx, c.stub, args, false)
+		return err
+	})
+	return result, err
+}
+
+// routed is attempt for a stub with a router.
+func (c *caller[A, R]) routed(ctx context.Context, args A) (result R, err error) {
+	p, err := c.stub.router.Pick(ctx, c.name)
+	if err != nil {
+		return result, err
+	}
+	result, err = c.attempt(ctx, p.Stub, args, false)
+	if c.stub.router.Done(ctx, p, err) {
+		return c.rerouted(ctx, args, p, err)
+	}
+	return result, err
+}
+
+// rerouted is [Stub.rerouted], and a function of its own as retried is.
+func (c *caller[A, R]) rerouted(ctx context.Context, args A, p Pick, err error) (result R, _ error) {
+	err = c.stub.rerouted(ctx, p, err, func(ctx context.Context, at *Stub) (err error) {
+		result, err = c.attempt(ctx, at, args, false)
 		return err
 	})
 	return result, err
@@ -164,16 +193,16 @@ func (c *caller[A, R]) retried(ctx context.Context, args A, err error) (result R
 
 // callThrough is call with middleware. It is a function of its own so that args need
 // not live on the heap without.
-func (c *caller[A, R]) callThrough(ctx context.Context, chain Handler, args A) (R, error) {
-	return c.through(ctx, chain, &args)
+func (c *caller[A, R]) callThrough(ctx context.Context, chain Handler, at *Stub, args A) (R, error) {
+	return c.through(ctx, chain, at, &args)
 }
 
 // through makes a call with middleware.
-func (c *caller[A, R]) through(ctx context.Context, chain Handler, args *A) (result R, err error) {
-	if c.aim().prefix == nil {
-		return result, c.stub.noMethod(c.name)
+func (c *caller[A, R]) through(ctx context.Context, chain Handler, at *Stub, args *A) (result R, err error) {
+	if _, prefix := c.aim(at); prefix == nil {
+		return result, at.noMethod(c.name)
 	}
-	r := &Request{op: OpCall, client: true, peer: c.stub.peer, stub: c.stub, member: c.name}
+	r := &Request{op: OpCall, client: true, peer: at.peer, stub: at, member: c.name}
 	if r.args, r.count, err = c.arguments.AppendTuple(nil, args); err != nil {
 		return result, &Error{Code: InvalidArgument, Message: fmt.Sprintf("arguments of %s: %v", c.name, err), cause: err}
 	}
@@ -181,7 +210,7 @@ func (c *caller[A, R]) through(ctx context.Context, chain Handler, args *A) (res
 	if err != nil {
 		return result, asError(err)
 	}
-	if err := c.decode(&result, mux.Reply{Payload: orUndefined(raw)}); err != nil {
+	if err := c.decode(at, &result, mux.Reply{Payload: orUndefined(raw)}); err != nil {
 		return *new(R), err
 	}
 	return result, nil
@@ -189,34 +218,52 @@ func (c *caller[A, R]) through(ctx context.Context, chain Handler, args *A) (res
 
 // startThrough is start with middleware, which may block and therefore has a goroutine
 // of its own.
-func (c *caller[A, R]) startThrough(ctx context.Context, chain Handler, args A, fn func(context.Context, R, error)) error {
-	return c.stub.peer.endpoint.background(ctx, func(ctx context.Context) {
-		defer c.stub.recoverCallback(c.name)
-		result, err := c.through(ctx, chain, &args)
+func (c *caller[A, R]) startThrough(ctx context.Context, chain Handler, at *Stub, args A, fn func(context.Context, R, error)) error {
+	return at.peer.endpoint.background(ctx, func(ctx context.Context) {
+		defer at.recoverCallback(c.name)
+		result, err := c.through(ctx, chain, at, &args)
 		fn(ctx, result, err)
 	})
 }
 
 func (c *caller[A, R]) start(ctx context.Context, args A, fn func(context.Context, R, error)) error {
-	if chain := c.stub.peer.clientChain(); chain != nil {
-		return c.startThrough(ctx, chain, args, fn)
+	return c.startAt(ctx, c.stub, args, fn)
+}
+
+func (c *caller[A, R]) startAt(ctx context.Context, at *Stub, args A, fn func(context.Context, R, error)) error {
+	if at.router != nil {
+		return c.startRouted(ctx, args, fn)
 	}
-	call, err := c.request(&args)
+	if chain := at.peer.clientChain(); chain != nil {
+		return c.startThrough(ctx, chain, at, args, fn)
+	}
+	call, err := c.request(at, &args)
 	if err != nil {
 		return err
 	}
 	cb, _ := c.callbacks.Get().(*callback[A, R])
-	cb.fn = fn
-	if err := c.stub.peer.start(ctx, wire.TypeCall, call, cb.onDone); err != nil {
+	cb.fn, cb.at = fn, at
+	if err := at.peer.start(ctx, wire.TypeCall, call, cb.onDone); err != nil {
 		cb.free()
 		return err
 	}
 	return nil
 }
 
+// startRouted is start for a stub with a router.
+func (c *caller[A, R]) startRouted(ctx context.Context, args A, fn func(context.Context, R, error)) error {
+	return c.stub.startRouted(ctx, c.name, func(at *Stub, done func(error)) error {
+		return c.startAt(ctx, at, args, func(ctx context.Context, result R, err error) {
+			done(err)
+			fn(ctx, result, err)
+		})
+	})
+}
+
 // callback is a call under way that start began.
 type callback[A, R any] struct {
 	caller *caller[A, R]
+	at     *Stub
 	fn     func(context.Context, R, error)
 	onDone func(context.Context, mux.Reply, error) // done, made once: a method value allocates
 }
@@ -228,22 +275,22 @@ func newCallback[A, R any](c *caller[A, R]) *callback[A, R] {
 }
 
 func (cb *callback[A, R]) free() {
-	cb.fn = nil
+	cb.fn, cb.at = nil, nil
 	cb.caller.callbacks.Put(cb)
 }
 
 // done passes the outcome on.
 func (cb *callback[A, R]) done(ctx context.Context, r mux.Reply, err error) {
-	c, fn := cb.caller, cb.fn
+	c, at, fn := cb.caller, cb.at, cb.fn
 	cb.free()
-	defer c.stub.recoverCallback(c.name)
+	defer at.recoverCallback(c.name)
 	var result R
 	if err == nil {
-		err = c.stub.peer.cut(&r)
+		err = at.peer.cut(&r)
 	}
 	if err != nil {
-		err = c.stub.peer.callError(err)
-	} else if err = c.decode(&result, r); err != nil {
+		err = at.peer.callError(err)
+	} else if err = c.decode(at, &result, r); err != nil {
 		result = *new(R)
 	}
 	fn(ctx, result, err)

@@ -1,0 +1,137 @@
+package rpc
+
+import (
+	"context"
+	"reflect"
+
+	"github.com/d-e-v-grid/netron/mux"
+	"github.com/d-e-v-grid/netron/stream"
+)
+
+// Router chooses who serves each call of a stub that [NewRouted] made: such calls go to a
+// service, and not to one peer. Package balance has one. Any number of goroutines call its
+// methods.
+type Router interface {
+	// Pick returns where a call goes. member is the name of the method or property. It may
+	// wait, but for calls whose ctx says [ErrWouldBlock].
+	Pick(ctx context.Context, member string) (Pick, error)
+
+	// Done is told what became of a pick, once: when the answer is there, or when the streams
+	// of the call have ended. It must not block. It reports whether a failed call may be made
+	// again; then Next follows, unless the call has used up the streams that it was given.
+	Done(ctx context.Context, p Pick, err error) (again bool)
+
+	// Next returns where a call goes that has failed at p with err. It may wait. Its error is
+	// that of the call.
+	Next(ctx context.Context, p Pick, err error) (Pick, error)
+}
+
+// Pick is where one attempt of a call goes. All but Stub and Streams belongs to the [Router].
+type Pick struct {
+	Stub    *Stub
+	Streams bool // the call has streams; its time says little of the service
+
+	At    any   // whom Stub belongs to
+	Start int64 // when the attempt began
+	Past  any   // the attempts before, nil for the first one
+}
+
+// NewRouted returns a stub whose calls go where r sends them: those that wait for their
+// answer, also with streams, also again, and those of [Stub.CallFunc], [MethodFunc] and
+// [Stub.Go]. What [Stub.Has], [Stub.Methods] and [Stub.Properties] say, and what is checked
+// by [Bind], is as like has it. The stub has no peer, and cannot be an argument of a call.
+func NewRouted(like *Stub, r Router) *Stub {
+	b := &binding{}
+	b.view.Store(like.view.Load())
+	return &Stub{definition: like.definition, binding: b, router: r}
+}
+
+// WouldBlock returns the error, which wraps [ErrWouldBlock], of what must not wait under ctx,
+// nil if it may.
+func WouldBlock(ctx context.Context) error {
+	if err := mux.WouldBlock(ctx); err != nil {
+		return callError(err)
+	}
+	return nil
+}
+
+// Pending returns how many calls to the peer wait for their answers.
+func (p *Peer) Pending() int { return p.link().Pending() }
+
+// routed makes a call of a routed stub, by run.
+func (s *Stub) routed(ctx context.Context, member string, run func(context.Context, *Stub) error) error {
+	p, err := s.router.Pick(ctx, member)
+	if err != nil {
+		return err
+	}
+	err = run(ctx, p.Stub)
+	if s.router.Done(ctx, p, err) {
+		return s.rerouted(ctx, p, err, run)
+	}
+	return err
+}
+
+// rerouted makes a call again that has failed at p with err.
+func (s *Stub) rerouted(ctx context.Context, p Pick, err error, run func(context.Context, *Stub) error) error {
+	r := p.Stub.peer.newRetry(ctx)
+	defer r.stop()
+	for again := true; again; {
+		r.note(err)
+		next, failure := s.router.Next(r.ctx, p, err)
+		if failure != nil {
+			return r.outcome(failure)
+		}
+		p = next
+		err = run(r.ctx, p.Stub)
+		again = s.router.Done(r.ctx, p, err)
+	}
+	return r.outcome(err)
+}
+
+// streamRouted makes a call with streams of a routed stub.
+func (s *Stub) streamRouted(ctx context.Context, method string, args []argument, want *stream.Shape, result reflect.Value) error {
+	p, err := s.router.Pick(ctx, method)
+	if err != nil {
+		return err
+	}
+	c, again, err := s.streamAt(ctx, p, method, args, want, result)
+	if !again || c.used() {
+		return err
+	}
+	r := p.Stub.peer.newRetry(ctx)
+	defer r.stop()
+	for again && !c.used() {
+		r.note(err)
+		next, failure := s.router.Next(r.ctx, p, err)
+		if failure != nil {
+			return r.outcome(failure)
+		}
+		p = next
+		c, again, err = s.streamAt(ctx, p, method, args, want, result) // see callStreaming for the context
+	}
+	return r.outcome(err)
+}
+
+// streamAt is one attempt of streamRouted.
+func (s *Stub) streamAt(ctx context.Context, p Pick, method string, args []argument, want *stream.Shape, result reflect.Value) (c *streamCall, again bool, err error) {
+	p.Streams = true
+	if c, err = p.Stub.streamOnce(ctx, method, args, want, result); err != nil {
+		return c, s.router.Done(ctx, p, err), err
+	}
+	c.afterEnd(func() { s.router.Done(ctx, p, nil) })
+	return c, false, nil
+}
+
+// startRouted starts a call of a routed stub by start, which calls the function that it is given
+// when the call is over, or returns an error.
+func (s *Stub) startRouted(ctx context.Context, member string, start func(at *Stub, done func(error)) error) error {
+	p, err := s.router.Pick(ctx, member)
+	for err == nil {
+		at := p
+		if err = start(at.Stub, func(err error) { s.router.Done(ctx, at, err) }); err == nil || !s.router.Done(ctx, p, err) {
+			return err
+		}
+		p, err = s.router.Next(ctx, p, err)
+	}
+	return err
+}
