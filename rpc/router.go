@@ -42,7 +42,7 @@ type Pick struct {
 // by [Bind], is as like has it. The stub has no peer, and cannot be an argument of a call.
 func NewRouted(like *Stub, r Router) *Stub {
 	b := &binding{}
-	b.view.Store(like.view.Load())
+	b.view.Store(newStubView(nil, like.view.Load().definition)) // no connection is kept
 	return &Stub{definition: like.definition, binding: b, router: r}
 }
 

@@ -1,0 +1,283 @@
+package balance
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/d-e-v-grid/netron/rpc"
+)
+
+// Client calls a service at the instances that offer it. It is made by [New]. All methods are
+// safe for concurrent use.
+//
+// It has one goroutine that follows the resolver, and one for each instance that is being dialled,
+// or that has left and still has calls under way. [Client.Close] waits for them.
+type Client struct {
+	cfg     Config
+	service string
+	self    uint64    // hash of the id
+	epoch   time.Time // what now counts from
+
+	ctx    context.Context //nolint:containedctx // the documented lifetime of the client, which dials run under
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	pokec  chan struct{} // of capacity 1, never closed: the resolver is to be asked again
+	stop   func()        // of the resolver
+
+	view atomic.Pointer[view]
+	turn atomic.Uint64
+	like atomic.Pointer[rpc.Stub] // the routed stub, nil before it was asked for
+
+	mu        sync.Mutex
+	members   map[string]*member // by address; guarded by mu
+	leaving   map[string]*member // with a connection, or an attempt to make one; guarded by mu
+	changec   chan struct{}      // closed at the next change, nil while nobody waits; guarded by mu
+	active    bool               // it has been used; guarded by mu
+	closed    bool               // guarded by mu
+	budget    budget             // guarded by mu
+	gonePicks uint64             // of members that are no more; guarded by mu
+}
+
+// New returns a client of a service: "name", "name@version" or "name@range", as rpc.Peer.Service
+// takes them. It connects to nothing: its first use does.
+func New(service string, cfg Config) (*Client, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	if cfg.ID == "" {
+		cfg.ID = strconv.FormatUint(rand.Uint64(), 36)
+	}
+	c := &Client{
+		cfg: cfg, service: service, self: hashOf(cfg.ID), epoch: time.Now(),
+		pokec: make(chan struct{}, 1), members: make(map[string]*member), leaving: make(map[string]*member),
+		budget: budget{tokens: savedRetries},
+	}
+	c.turn.Store(rand.Uint64() >> 1)
+	c.view.Store(newView(nil, ""))
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.stop = cfg.Resolver.Watch(service, c.poke)
+	c.resolve()
+	c.wg.Go(c.follow)
+	return c, nil
+}
+
+// Service returns the name of the service, as New got it.
+func (c *Client) Service() string { return c.service }
+
+// Close ends the client: calls under way fail, and all connections are closed. It returns when its
+// goroutines have ended, which waits for a Config.Dial that ignores its context. It must not be called from a callback of a
+// call.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	already := c.closed
+	c.closed = true
+	var peers []*rpc.Peer
+	for _, members := range []map[string]*member{c.members, c.leaving} {
+		for _, m := range members {
+			if m.peer != nil && !already {
+				m.forget()
+				peers = append(peers, m.peer)
+			}
+		}
+	}
+	c.wake()
+	c.mu.Unlock()
+	c.cancel()
+	if !already {
+		c.stop()
+	}
+	for _, p := range peers {
+		c.cfg.release(p)
+	}
+	for _, p := range peers {
+		c.waitForEnd(p)
+	}
+	c.wg.Wait()
+	return nil
+}
+
+// now returns the time since the client was made, in nanoseconds.
+func (c *Client) now() int64 { return int64(time.Since(c.epoch)) }
+
+// poke has the resolver asked again.
+func (c *Client) poke() {
+	select {
+	case c.pokec <- struct{}{}:
+	default:
+	}
+}
+
+// follow asks the resolver whenever there is a reason.
+func (c *Client) follow() {
+	for {
+		select {
+		case <-c.pokec:
+			c.resolve()
+		case <-c.ctx.Done():
+			return
+		}
+	}
+}
+
+// resolve makes the members those that the resolver knows.
+func (c *Client) resolve() {
+	found := c.cfg.Resolver.Resolve(c.service)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return
+	}
+	before := c.members
+	c.members = make(map[string]*member, len(found))
+	var order []*member
+	for _, i := range c.chosen(found, before) {
+		m := before[i.Address]
+		if m == nil {
+			m = c.join(i.Address)
+		}
+		m.instance.Store(i)
+		c.members[i.Address] = m
+		order = append(order, m)
+	}
+	for address, m := range before {
+		if c.members[address] == nil {
+			c.leave(m)
+		}
+	}
+	c.view.Store(newView(order, c.cfg.Zone))
+	if c.active && c.cfg.Policy != ByKey {
+		c.demandAll()
+	}
+	c.wake()
+}
+
+// join returns a member for an address: the one that was about to leave, or a new one. mu is held.
+func (c *Client) join(address string) *member {
+	if m := c.leaving[address]; m != nil {
+		delete(c.leaving, address)
+		m.gone.Store(false)
+		return m
+	}
+	m := &member{address: address}
+	m.coming.Store(true)
+	return m
+}
+
+// chosen returns the instances to know: one for each address, and no more than the subset. mu is
+// held.
+func (c *Client) chosen(found []Instance, before map[string]*member) []*placed {
+	seen := make(map[string]struct{}, len(found))
+	var all []*placed
+	for _, i := range found {
+		if _, twice := seen[i.Address]; twice || i.Address == "" || len(all) == maxMembers {
+			continue
+		}
+		seen[i.Address] = struct{}{}
+		all = append(all, &placed{Instance: i, hash: hashOf(i.id())})
+	}
+	n := c.cfg.subset()
+	if n < 0 || len(all) <= n {
+		return all
+	}
+	slices.SortStableFunc(all, func(a, b *placed) int { return cmp.Compare(mix(c.self^a.hash), mix(c.self^b.hash)) })
+	var near, far, last []*placed
+	for _, p := range all {
+		switch {
+		case p.isLast():
+			last = append(last, p)
+		case c.cfg.Zone == "" || p.Zone == c.cfg.Zone:
+			near = append(near, p)
+		default:
+			far = append(far, p)
+		}
+	}
+	// Some are kept of other zones, for when the own one fails.
+	kept := min(len(near), n-min(len(far), (n+3)/4))
+	ordered := slices.Concat(near[:kept], far, near[kept:], last)
+	var subset []*placed
+	for _, p := range ordered {
+		if n == 0 || len(subset) == 2*c.cfg.subset() {
+			break
+		}
+		subset = append(subset, p)
+		if m := before[p.Address]; m == nil || m.dialFails < replaceAfter {
+			n--
+		}
+	}
+	return subset
+}
+
+// demandAll has those dialled that have no connection. Of all instances, as keys need them, those who have no key
+// need but some. mu is held.
+func (c *Client) demandAll() {
+	n := len(c.members)
+	if c.cfg.Policy == ByKey {
+		n = defaultSubset
+	}
+	for _, m := range c.view.Load().all {
+		if n <= 0 {
+			break
+		}
+		c.demand(m)
+		if m.dialFails == 0 {
+			n--
+		}
+	}
+}
+
+// wake tells those who wait that something has changed. mu is held.
+func (c *Client) wake() {
+	if c.changec != nil {
+		close(c.changec)
+		c.changec = nil
+	}
+}
+
+// Stub returns the service as a stub whose calls go each to one of the instances. It waits for
+// the first of them, as a call does: which methods the service has is asked there. It stays good while instances come and go.
+func (c *Client) Stub(ctx context.Context) (*rpc.Stub, error) {
+	if s := c.like.Load(); s != nil {
+		return s, nil
+	}
+	r := (*router)(c)
+	p, err := r.Pick(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	if m, ok := p.At.(*member); ok { // no call was made
+		m.inflight.Add(-1)
+		m.picks.Add(^uint64(0))
+	}
+	c.like.CompareAndSwap(nil, rpc.NewRouted(p.Stub, r))
+	return c.like.Load(), nil
+}
+
+// Call calls a method of the service at one of the instances, as rpc.Stub.Call does.
+func (c *Client) Call(ctx context.Context, method string, result any, args ...any) error {
+	s, err := c.Stub(ctx)
+	if err != nil {
+		return err
+	}
+	return s.Call(ctx, method, result, args...)
+}
+
+// Query returns the service as a struct of funcs, by the rules of rpc.Query. Each call of one goes to one of
+// the instances.
+func Query[T any](ctx context.Context, c *Client) (*T, error) {
+	s, err := c.Stub(ctx)
+	if err != nil {
+		return nil, err
+	}
+	t, err := rpc.Bind[T](s)
+	if err != nil {
+		return nil, fmt.Errorf("balance: %w", err)
+	}
+	return t, nil
+}

@@ -1,0 +1,97 @@
+package balance
+
+import (
+	"time"
+
+	"github.com/d-e-v-grid/netron/rpc"
+)
+
+// punish notes a failure of a member, which may be one too many.
+func (c *Client) punish(m *member, now int64) {
+	limit := orDefault(c.cfg.EjectAfter, defaultEjectAfter)
+	if limit < 0 || m.fails.Add(1) < int32(limit) {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if m.gone.Load() || m.ejectedUntil.Load() > now {
+		return
+	}
+	ejected := 0
+	for _, other := range c.members {
+		if other.ejectedUntil.Load() > now {
+			ejected++
+		}
+	}
+	if 2*(ejected+1) > len(c.members) {
+		return
+	}
+	d, most := orDefault(c.cfg.EjectTime, defaultEjectTime), orDefault(c.cfg.MaxEjectTime, defaultMaxEjectTime)
+	for n := m.ejections.Add(1); n > 1 && d < most; n-- {
+		d *= 2
+	}
+	m.fails.Store(int32(limit - 1)) // the next failure is enough
+	m.ejectedUntil.Store(now + int64(min(d, most)))
+	c.cfg.logger().Warn("netron: an instance is left out, since it only fails", "service", c.service, "address", m.address, "for", min(d, most))
+}
+
+// forgive notes that a member has served a call. The time of ejections grows on unless it has not failed
+// for as long as the last one could have taken.
+func (c *Client) forgive(m *member, now int64) {
+	m.fails.Store(0)
+	if m.ejections.Load() > 0 && now-m.ejectedUntil.Load() > int64(orDefault(c.cfg.MaxEjectTime, defaultMaxEjectTime)) {
+		m.ejections.Store(0)
+	}
+}
+
+// budget bounds how many calls are repeated.
+type budget struct {
+	tokens float64
+	picks  uint64 // when tokens were counted last
+	at     int64
+}
+
+const (
+	// spareRetries is how many calls may be repeated each second whatever the ratio.
+	spareRetries = 1
+
+	// savedRetries bounds what a budget saves up, and is what it begins with.
+	savedRetries = 10
+)
+
+// mayRepeat takes one from the budget.
+func (c *Client) mayRepeat(now int64) bool {
+	ratio := c.cfg.retryRatio()
+	if ratio == 0 {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	picks := c.gonePicks
+	for _, m := range c.members {
+		picks += m.picks.Load()
+	}
+	for _, m := range c.leaving {
+		picks += m.picks.Load()
+	}
+	b := &c.budget
+	b.tokens += ratio*float64(picks-min(b.picks, picks)) + spareRetries*float64(now-b.at)/float64(time.Second)
+	b.tokens = min(b.tokens, max(savedRetries, ratio*float64(picks-min(b.picks, picks))))
+	b.picks, b.at = picks, now
+	if b.tokens < 1 {
+		return false
+	}
+	b.tokens--
+	return true
+}
+
+// isOf reports whether an error came from the instance, and not from this side.
+func isOf(err error) bool {
+	e := asError(err)
+	return e != nil && e.Remote()
+}
+
+func asError(err error) *rpc.Error {
+	e, _ := err.(*rpc.Error)
+	return e
+}

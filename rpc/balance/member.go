@@ -1,0 +1,360 @@
+package balance
+
+import (
+	"log/slog"
+	"math"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"github.com/d-e-v-grid/netron/rpc"
+)
+
+// member is an address that the client knows, with its connection.
+//
+//	idle --demand--> dialling --> connected --the peer ended for good--> dialling
+//
+// The peer reconnects by itself. When the instance has left, the connection is kept until no
+// call is under way; it is the same member again if the instance comes back before.
+type member struct {
+	address  string
+	instance atomic.Pointer[placed]
+
+	stub   atomic.Pointer[rpc.Stub] // nil while there was no connection yet, or the peer has ended
+	gone   atomic.Bool              // the instance has left; changed with Client.mu held
+	coming atomic.Bool              // nobody knows yet whether it can be connected to
+
+	inflight     atomic.Int64 // calls under way and streams open; less than 0 when it has been retired
+	picks        atomic.Uint64
+	failures     atomic.Uint64
+	fails        atomic.Int32 // failures in a row
+	ejections    atomic.Int32
+	ejectedUntil atomic.Int64
+
+	// The latency when it was measured last. Two calls that end at the same time may both take the
+	// one before for theirs: one measurement is lost.
+	latency    atomic.Uint64 // bits of a float64, nanoseconds
+	measuredAt atomic.Int64
+
+	// All guarded by Client.mu.
+	peer      *rpc.Peer
+	forget    func() // of the callback for the states of peer
+	dialling  bool
+	dialFails int // in a row
+	lastErr   error
+}
+
+// placed is an instance with the hash of its id.
+type placed struct {
+	Instance
+	hash uint64
+}
+
+// isRetired is the number of calls under way of a member that takes none any more.
+const isRetired = -1 << 40
+
+// latencyTime is how fast the average of latencies forgets.
+const latencyTime = 10 * time.Second
+
+// usable reports whether a pick may take the member.
+func (m *member) usable(now int64, l level) bool {
+	stub := m.stub.Load()
+	if stub == nil || m.gone.Load() {
+		return false
+	}
+	if l < levelEjected && m.ejectedUntil.Load() > now {
+		return false
+	}
+	switch stub.Peer().State() {
+	case rpc.StateConnected:
+		return true
+	case rpc.StateDraining:
+		return l >= levelDraining
+	}
+	return false
+}
+
+// acquire counts a call, and returns where it goes; nil if the member takes none any more.
+func (m *member) acquire() *rpc.Stub {
+	if m.inflight.Add(1) > 0 {
+		if stub := m.stub.Load(); stub != nil {
+			m.picks.Add(1)
+			return stub
+		}
+	}
+	m.inflight.Add(-1)
+	return nil
+}
+
+// measure notes how long a call took. A longer time than the average counts at once.
+func (m *member) measure(now int64, took float64) {
+	before := math.Float64frombits(m.latency.Load())
+	since := now - m.measuredAt.Swap(now)
+	if took < before {
+		part := math.Exp(-float64(max(since, 0)) / float64(latencyTime))
+		took = before*part + took*(1-part)
+	}
+	m.latency.Store(math.Float64bits(took))
+}
+
+// expected returns the latency to expect, 0 if it was never measured. It falls while there
+// are no calls that would tell.
+func (m *member) expected(now, inflight int64) float64 {
+	latency := math.Float64frombits(m.latency.Load())
+	if since := now - m.measuredAt.Load(); inflight == 0 && since > 0 {
+		latency *= math.Exp(-float64(since) / float64(latencyTime))
+	}
+	return latency
+}
+
+// unknownLatency is what a member costs whose first call has not been answered: it gets
+// no second one while there are others.
+const unknownLatency = float64(time.Hour)
+
+// costOf is what a policy that compares two members compares.
+func (c *Client) costOf(m *member, now int64) float64 {
+	calls := m.inflight.Load()
+	cost := float64(calls + 1)
+	if c.cfg.Policy == LowLatency {
+		switch latency := m.expected(now, calls); {
+		case latency > 0:
+			cost *= latency
+		case calls > 0:
+			cost *= unknownLatency
+		default:
+			return 0
+		}
+	}
+	return cost / float64(m.instance.Load().weight())
+}
+
+// demand has a member dialled that has no connection. mu is held.
+func (c *Client) demand(m *member) {
+	if m.dialling || m.peer != nil || m.gone.Load() || c.closed {
+		return
+	}
+	m.dialling = true
+	c.wg.Go(func() { c.connect(m) })
+}
+
+// connect dials a member until it has a connection, the instance has left, or the client is
+// closed.
+func (c *Client) connect(m *member) {
+	for c.pause(m) {
+		peer, stub, err := c.dial(m.address)
+		if c.connected(m, peer, stub, err) {
+			break
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m.dialling = false
+	switch {
+	case m.peer != nil:
+	case m.gone.Load():
+		c.drop(m)
+	default: // it has come back, or was lost at once
+		c.demand(m)
+	}
+	c.wake()
+}
+
+// pause waits before an attempt to connect, and reports whether there is to be one.
+func (c *Client) pause(m *member) bool {
+	c.mu.Lock()
+	fails := m.dialFails
+	c.mu.Unlock()
+	if fails > 0 {
+		delay, most := orDefault(c.cfg.DialDelay, defaultDialDelay), orDefault(c.cfg.MaxDialDelay, defaultMaxDialDelay)
+		for ; fails > 1 && delay < most; fails-- {
+			delay *= 2
+		}
+		t := time.NewTimer(1 + rand.N(max(min(delay, most), 1)))
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-c.ctx.Done():
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.closed && !m.gone.Load()
+}
+
+// dial makes one attempt to connect, and asks for the service.
+func (c *Client) dial(address string) (*rpc.Peer, *rpc.Stub, error) {
+	peer, err := c.cfg.Dial(c.ctx, address)
+	if err == nil && peer == nil {
+		err = rpc.Errorf(rpc.Internal, "balance: the dialler returned neither a peer nor an error")
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	stub, err := peer.Service(c.ctx, c.service)
+	if err != nil {
+		c.cfg.release(peer)
+		return nil, nil, err
+	}
+	return peer, stub, nil
+}
+
+// replaceAfter is after how many failed attempts to connect another instance takes the place of
+// one in a subset.
+const replaceAfter = 3
+
+// connected notes the outcome of an attempt to connect, and reports whether there is nothing more
+// to do.
+func (c *Client) connected(m *member, peer *rpc.Peer, stub *rpc.Stub, err error) bool {
+	var forget func()
+	if err == nil {
+		forget = peer.OnState(func(e rpc.StateEvent) { c.changed(m, peer, e) })
+	}
+	done, unwanted := c.note(m, peer, stub, forget, err)
+	if unwanted {
+		forget()
+		c.cfg.release(peer)
+	}
+	return done
+}
+
+// note is connected under the lock. unwanted is set if the peer is to be given back.
+func (c *Client) note(m *member, peer *rpc.Peer, stub *rpc.Stub, forget func(), err error) (done, unwanted bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	defer c.wake()
+	m.coming.Store(false)
+	over := c.closed || m.gone.Load()
+	switch {
+	case err != nil:
+		if m.lastErr = err; !over {
+			c.logDial(m)
+		}
+		if m.dialFails++; m.dialFails == replaceAfter {
+			c.poke()
+		}
+		return over, false
+	case over:
+		return true, true
+	}
+	if m.dialFails >= replaceAfter {
+		c.poke()
+	}
+	m.peer, m.forget, m.dialFails, m.lastErr = peer, forget, 0, nil
+	m.stub.Store(stub)
+	if e := peer.Err(); e != nil { // nobody may have been told
+		c.wg.Go(func() { c.changed(m, peer, rpc.StateEvent{State: rpc.StateClosed, Err: e}) })
+	}
+	return true, false
+}
+
+// logDial tells why a member has no connection, the first time with more emphasis. mu is held.
+func (c *Client) logDial(m *member) {
+	level := slog.LevelDebug
+	if m.dialFails == 0 {
+		level = slog.LevelWarn
+	}
+	c.cfg.logger().Log(c.ctx, level, "netron: an instance cannot be connected to", "service", c.service, "address", m.address, "error", m.lastErr)
+}
+
+// changed is told that a peer has come into another state.
+func (c *Client) changed(m *member, peer *rpc.Peer, e rpc.StateEvent) {
+	broken := e.State == rpc.StateReconnecting || e.State == rpc.StateClosed
+	if broken && (e.Reason == rpc.ReasonLost || e.Reason == rpc.ReasonClosedByPeer) {
+		m.failures.Add(1)
+		c.punish(m, c.now())
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	defer c.wake()
+	if m.peer != peer || !broken {
+		return
+	}
+	m.lastErr = e.Err
+	if e.State == rpc.StateReconnecting {
+		return
+	}
+	m.peer = nil
+	m.stub.Store(nil)
+	m.forget()
+	m.dialFails = max(m.dialFails, 1)
+	switch {
+	case c.closed:
+	case m.gone.Load():
+		c.drop(m)
+	default:
+		c.demand(m)
+	}
+}
+
+// leave notes that an instance has left. mu is held.
+func (c *Client) leave(m *member) {
+	m.gone.Store(true)
+	m.coming.Store(false)
+	switch {
+	case m.peer != nil:
+		c.leaving[m.address] = m
+		c.wg.Go(func() { c.retire(m) })
+	case m.dialling:
+		c.leaving[m.address] = m
+	default:
+		c.drop(m)
+	}
+}
+
+// drop forgets a member. mu is held.
+func (c *Client) drop(m *member) {
+	if c.leaving[m.address] == m {
+		delete(c.leaving, m.address)
+	}
+	c.gonePicks += m.picks.Load()
+}
+
+// retirePause is how often a connection is looked at whose instance has left.
+const retirePause = 250 * time.Millisecond
+
+// retire closes the connection to an instance that has left when no call is under way.
+func (c *Client) retire(m *member) {
+	t := time.NewTicker(retirePause)
+	defer t.Stop()
+	for !c.retired(m) {
+		select {
+		case <-t.C:
+		case <-c.ctx.Done():
+			return
+		}
+	}
+}
+
+// retired gives the connection of a member back if no call is under way. It reports whether there
+// is nothing more to do.
+func (c *Client) retired(m *member) bool {
+	peer, done := c.takeIdle(m)
+	if peer != nil {
+		c.cfg.release(peer)
+	}
+	return done
+}
+
+// takeIdle is retired under the lock, and returns the peer to give back.
+func (c *Client) takeIdle(m *member) (peer *rpc.Peer, done bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || c.leaving[m.address] != m || m.peer == nil {
+		return nil, true // it has come back, for example
+	}
+	if m.peer.Pending() > 0 || !m.inflight.CompareAndSwap(0, isRetired) {
+		return nil, false
+	}
+	m.stub.Store(nil)
+	m.forget()
+	peer, m.peer = m.peer, nil
+	c.drop(m)
+	return peer, true
+}
+
+// waitForEnd waits for the end of a peer that was closed, unless somebody else has it.
+func (c *Client) waitForEnd(p *rpc.Peer) {
+	if c.cfg.Release == nil {
+		<-p.Done()
+	}
+}

@@ -1,0 +1,258 @@
+package balance
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"github.com/d-e-v-grid/netron/rpc"
+)
+
+// router is a [Client] as the stubs of it see it.
+type router Client
+
+// past is what is known of a call that is made again.
+type past struct {
+	tried []*member
+	paid  int // attempts that count
+	waits int
+}
+
+// Pick implements [rpc.Router].
+func (r *router) Pick(ctx context.Context, _ string) (rpc.Pick, error) {
+	c := (*Client)(r)
+	a := c.affinity(ctx)
+	if p, ok := c.tryPick(a, nil); ok {
+		return p, nil
+	}
+	return c.await(ctx, a, nil)
+}
+
+// Done implements [rpc.Router].
+func (r *router) Done(ctx context.Context, p rpc.Pick, err error) (again bool) {
+	c := (*Client)(r)
+	m, _ := p.At.(*member)
+	m.inflight.Add(-1)
+	now := c.now()
+	if err != nil {
+		return c.failed(ctx, m, err, now, float64(now-p.Start))
+	}
+	if !p.Streams {
+		m.measure(now, float64(now-p.Start))
+	}
+	if m.fails.Load() != 0 || m.ejections.Load() != 0 {
+		c.forgive(m, now)
+	}
+	return false
+}
+
+// failed notes a failure, and reports whether the call may be made again.
+func (c *Client) failed(ctx context.Context, m *member, err error, now int64, took float64) bool {
+	code, unserved := rpc.CodeOf(err), rpc.Unserved(err)
+	remote := isOf(err)
+	switch {
+	case remote && !unserved && code != rpc.Unavailable:
+		m.measure(now, took)
+		if m.fails.Load() != 0 || m.ejections.Load() != 0 {
+			c.forgive(m, now)
+		}
+	case remote && !unserved, unserved && code == rpc.NotFound: // what it lost shows in its state, see changed
+		m.failures.Add(1)
+		c.punish(m, now)
+	case code == rpc.DeadlineExceeded:
+		m.failures.Add(1)
+		m.measure(now, took)
+	case code == rpc.ResourceExhausted && remote:
+		m.measure(now, max(took, 2*m.expected(now, 1))) // a refusal is fast, and no reason for more calls
+	}
+	if ctx.Err() != nil || c.ctx.Err() != nil {
+		return false
+	}
+	return unserved || code == rpc.Unavailable && rpc.IsIdempotent(ctx)
+}
+
+const (
+	againPause    = 10 * time.Millisecond
+	maxAgainPause = time.Second
+)
+
+// Next implements [rpc.Router].
+func (r *router) Next(ctx context.Context, p rpc.Pick, err error) (rpc.Pick, error) {
+	c := (*Client)(r)
+	before, _ := p.Past.(*past)
+	if before == nil {
+		before = &past{}
+	}
+	m, _ := p.At.(*member)
+	before.tried = append(before.tried, m)
+	if code := rpc.CodeOf(err); !rpc.Unserved(err) || code == rpc.ResourceExhausted && isOf(err) {
+		before.paid++
+		if before.paid >= orDefault(c.cfg.MaxAttempts, defaultMaxAttempts) || !c.mayRepeat(c.now()) {
+			return rpc.Pick{}, err
+		}
+	}
+	a := c.affinity(ctx)
+	if next, ok := c.tryPick(a, before); ok {
+		return next, nil
+	}
+	if !c.cfg.WaitReady && !rpc.RetriesUnsent(ctx) || rpc.WouldBlock(ctx) != nil {
+		return rpc.Pick{}, err
+	}
+	// All have been tried, or cannot be. Now each may be tried again.
+	t := time.NewTimer(1 + rand.N(min(againPause<<min(before.waits, 10), maxAgainPause)))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+		return rpc.Pick{}, err
+	case <-c.ctx.Done():
+		return rpc.Pick{}, err
+	}
+	before.waits++
+	before.tried = before.tried[:0]
+	next, failure := c.await(ctx, a, before)
+	if failure != nil {
+		return rpc.Pick{}, err
+	}
+	return next, nil
+}
+
+// affinity returns what the call says about who is to serve it, nil if it says nothing.
+func (c *Client) affinity(ctx context.Context) *affinity {
+	a := affinityOf(ctx)
+	if c.cfg.Policy != ByKey || c.cfg.Key == nil || a != nil && a.keyed {
+		return a
+	}
+	key := c.cfg.Key(ctx)
+	if key == "" {
+		return a
+	}
+	keyed := &affinity{key: hashOf(key), keyed: true}
+	if a != nil {
+		keyed.sticky = a.sticky
+	}
+	return keyed
+}
+
+// tryPick picks without waiting.
+func (c *Client) tryPick(a *affinity, before *past) (rpc.Pick, bool) {
+	look := choice{client: c, now: c.now()}
+	if before != nil {
+		look.past = before.tried
+	}
+	for {
+		m := c.find(a, &look)
+		if m == nil {
+			return rpc.Pick{}, false
+		}
+		stub := m.acquire()
+		if stub == nil {
+			if m.coming.Load() { // and has the key
+				return rpc.Pick{}, false
+			}
+			continue // it has been retired, or lost, since find looked
+		}
+		if a != nil && a.sticky != nil {
+			a.sticky.set(c, m)
+		}
+		p := rpc.Pick{Stub: stub, At: m, Start: look.now}
+		if before != nil {
+			p.Past = before
+		}
+		return p, true
+	}
+}
+
+// find returns the member for a call, nil if there is none now. One that is coming has no
+// connection yet.
+func (c *Client) find(a *affinity, look *choice) *member {
+	v := c.view.Load()
+	if a == nil {
+		return v.pick(look)
+	}
+	if a.sticky != nil {
+		if m := a.sticky.get(c); m != nil && look.admits(m) && m.inflight.Load() >= 0 {
+			return m
+		}
+	}
+	if a.keyed {
+		return v.pickByKey(look, a.key)
+	}
+	return v.pick(look)
+}
+
+// await picks, and waits for an instance that can be asked where it may: for the first attempts to connect,
+// for all if the call or the client says so.
+func (c *Client) await(ctx context.Context, a *affinity, before *past) (rpc.Pick, error) {
+	var limit <-chan time.Time
+	if _, ok := ctx.Deadline(); !ok {
+		t := time.NewTimer(orDefault(c.cfg.MaxWait, defaultMaxWait))
+		defer t.Stop()
+		limit = t.C
+	}
+	patient := c.cfg.WaitReady || rpc.RetriesUnsent(ctx)
+	for {
+		changec, hopeful := c.prepare(a, before)
+		if p, ok := c.tryPick(a, before); ok {
+			return p, nil
+		}
+		if err := rpc.WouldBlock(ctx); err != nil {
+			return rpc.Pick{}, err
+		}
+		if c.ctx.Err() != nil || !hopeful && !patient {
+			return rpc.Pick{}, c.unavailable()
+		}
+		select {
+		case <-changec:
+		case <-ctx.Done():
+			return rpc.Pick{}, rpc.Errorf(rpc.CodeOf(ctx.Err()), "balance: no instance of %s in time: %w", c.service, c.unavailable())
+		case <-limit:
+			return rpc.Pick{}, c.unavailable()
+		}
+	}
+}
+
+// prepare has instances dialled that a call could go to. It returns what is closed at the next
+// change, and whether an attempt to connect is under way whose outcome nobody knows.
+func (c *Client) prepare(a *affinity, before *past) (changec <-chan struct{}, hopeful bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.active = true
+	if c.changec == nil {
+		c.changec = make(chan struct{})
+	}
+	if c.cfg.Policy == ByKey && a != nil && a.keyed {
+		look := choice{client: c, now: c.now()}
+		if before != nil {
+			look.past = before.tried
+		}
+		m := c.view.Load().pickByKey(&look, a.key)
+		if m != nil {
+			c.demand(m)
+		}
+		return c.changec, m != nil
+	}
+	c.demandAll()
+	for _, m := range c.members {
+		hopeful = hopeful || m.dialling && m.coming.Load()
+	}
+	return c.changec, hopeful
+}
+
+// unavailable returns why no instance can be asked.
+func (c *Client) unavailable() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.closed:
+		return rpc.Errorf(rpc.Unavailable, "balance: the client of %s is closed", c.service)
+	case len(c.members) == 0:
+		return rpc.Errorf(rpc.Unavailable, "balance: no instance of %s is known", c.service)
+	}
+	for _, m := range c.members {
+		if m.lastErr != nil {
+			return rpc.Errorf(rpc.Unavailable, "balance: none of %d instances of %s can be asked, one of them since: %w", len(c.members), c.service, m.lastErr)
+		}
+	}
+	return rpc.Errorf(rpc.Unavailable, "balance: none of %d instances of %s can be asked", len(c.members), c.service)
+}
