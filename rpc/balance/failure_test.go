@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -570,6 +571,7 @@ func TestClose(t *testing.T) {
 			t.Error(err)
 		}
 		l.wait()
+		synctest.Wait() // for the other side
 		if len(l.errs) != len(l.took) {
 			t.Errorf("%d of %d calls have failed", len(l.errs), len(l.took))
 		}
@@ -627,7 +629,9 @@ func TestBadConfig(t *testing.T) {
 			t.Errorf("New with %s = %v, want invalid_argument", name, err)
 		}
 	}
-	c, err := balance.New("x", balance.Config{Dial: dial, Resolver: balance.Static(balance.Instance{Address: "a:1"})})
+	c, err := balance.New("x", balance.Config{
+		Dial: dial, Resolver: balance.Static(balance.Instance{Address: "a:1"}), Logger: slog.New(slog.DiscardHandler),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -176,28 +176,28 @@ func (g *group) twoOf(c *choice) (a, b *member) {
 			usable = append(usable, m)
 		}
 	}
-	return draw(&usable), draw(&usable)
+	a, usable = draw(usable)
+	b, _ = draw(usable)
+	return a, b
 }
 
 // draw takes one of the members out, by their weights; nil if there is none.
-func draw(members *[]*member) *member {
-	all := *members
+func draw(all []*member) (m *member, others []*member) {
 	sum := 0
 	for _, m := range all {
 		sum += m.instance.Load().weight()
 	}
 	if sum == 0 {
-		return nil
+		return nil, nil
 	}
 	left := rand.IntN(sum)
 	for i, m := range all {
 		if left -= m.instance.Load().weight(); left < 0 {
 			all[i] = all[len(all)-1]
-			*members = all[:len(all)-1]
-			return m
+			return m, all[:len(all)-1]
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 // pickByKey returns the member that a key belongs to: one that is there, or whose first
