@@ -58,11 +58,20 @@ func WouldBlock(ctx context.Context) error {
 // Pending returns how many calls to the peer wait for their answers.
 func (p *Peer) Pending() int { return p.link().Pending() }
 
+// unsent returns the error of a pick as that of a call, which was not sent.
+func unsent(err error) error {
+	e := *asError(err)
+	if e.sent == sentUnknown {
+		e.sent = notSent
+	}
+	return &e
+}
+
 // routed makes a call of a routed stub, by run.
 func (s *Stub) routed(ctx context.Context, member string, run func(context.Context, *Stub) error) error {
 	p, err := s.router.Pick(ctx, member)
 	if err != nil {
-		return err
+		return unsent(err)
 	}
 	err = run(ctx, p.Stub)
 	if s.router.Done(ctx, p, err) {
@@ -92,7 +101,7 @@ func (s *Stub) rerouted(ctx context.Context, p Pick, err error, run func(context
 func (s *Stub) streamRouted(ctx context.Context, method string, args []argument, want *stream.Shape, result reflect.Value) error {
 	p, err := s.router.Pick(ctx, method)
 	if err != nil {
-		return err
+		return unsent(err)
 	}
 	c, again, err := s.streamAt(ctx, p, method, args, want, result)
 	if !again || c.used() {
@@ -126,6 +135,9 @@ func (s *Stub) streamAt(ctx context.Context, p Pick, method string, args []argum
 // when the call is over, or returns an error.
 func (s *Stub) startRouted(ctx context.Context, member string, start func(at *Stub, done func(error)) error) error {
 	p, err := s.router.Pick(ctx, member)
+	if err != nil {
+		return unsent(err)
+	}
 	for err == nil {
 		at := p
 		if err = start(at.Stub, func(err error) { s.router.Done(ctx, at, err) }); err == nil || !s.router.Done(ctx, p, err) {

@@ -173,7 +173,7 @@ func (c *caller[A, R]) retried(ctx context.Context, args A, err error) (result R
 func (c *caller[A, R]) routed(ctx context.Context, args A) (result R, err error) {
 	p, err := c.stub.router.Pick(ctx, c.name)
 	if err != nil {
-		return result, err
+		return result, unsent(err)
 	}
 	result, err = c.attempt(ctx, p.Stub, args, false)
 	if c.stub.router.Done(ctx, p, err) {

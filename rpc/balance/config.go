@@ -80,7 +80,7 @@ type Config struct {
 	// Default 3. Calls that nobody has seen do not count.
 	MaxAttempts int
 
-	// RetryRatio bounds repeated calls, as MaxAttempts counts them, to this part of all calls, and one per second. Default
+	// RetryRatio bounds repeated calls, as MaxAttempts counts them, to this part of all calls, one per second, and 100 at first. Default
 	// 0.2; negative means that none is repeated.
 	RetryRatio float64
 

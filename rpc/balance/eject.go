@@ -1,6 +1,7 @@
 package balance
 
 import (
+	"math"
 	"time"
 
 	"github.com/d-e-v-grid/netron/rpc"
@@ -47,7 +48,8 @@ func (c *Client) forgive(m *member, now int64) {
 // budget bounds how many calls are repeated.
 type budget struct {
 	tokens float64
-	picks  uint64 // when tokens were counted last
+	most   float64 // that may be saved up: for the calls of ten seconds, when there were most lately
+	picks  uint64  // when tokens were counted last
 	at     int64
 }
 
@@ -55,8 +57,11 @@ const (
 	// spareRetries is how many calls may be repeated each second whatever the ratio.
 	spareRetries = 1
 
-	// savedRetries bounds what a budget saves up, and is what it begins with.
-	savedRetries = 10
+	// savedRetries is what a budget begins with, and may save up in any case: as many calls as
+	// are lost with a connection.
+	savedRetries = 100
+
+	budgetTime = 10 * time.Second
 )
 
 // mayRepeat takes one from the budget.
@@ -75,8 +80,10 @@ func (c *Client) mayRepeat(now int64) bool {
 		picks += m.picks.Load()
 	}
 	b := &c.budget
-	b.tokens += ratio*float64(picks-min(b.picks, picks)) + spareRetries*float64(now-b.at)/float64(time.Second)
-	b.tokens = min(b.tokens, max(savedRetries, ratio*float64(picks-min(b.picks, picks))))
+	since, earned := max(now-b.at, 1), ratio*float64(picks-min(b.picks, picks))
+	b.tokens += earned + spareRetries*float64(since)/float64(time.Second)
+	b.most = max(b.most*math.Exp(-float64(since)/float64(budgetTime)), earned*min(1, float64(budgetTime)/float64(since)))
+	b.tokens = min(b.tokens, max(savedRetries, b.most))
 	b.picks, b.at = picks, now
 	if b.tokens < 1 {
 		return false

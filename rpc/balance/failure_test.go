@@ -477,8 +477,8 @@ func TestRetryBudget(t *testing.T) {
 			}
 		}
 		got := w.counts()
-		if n := got["a"] + got["b"]; n < 1150 || n > 1350 {
-			t.Errorf("%d attempts for 1000 calls, want about 1250", n)
+		if n := got["a"] + got["b"]; n < 1280 || n > 1450 {
+			t.Errorf("%d attempts for 1000 calls, want about 1370", n)
 		}
 		_, k = w.client(func(c *balance.Config) { c.RetryRatio = -1 })
 		w.counts()
@@ -486,6 +486,88 @@ func TestRetryBudget(t *testing.T) {
 		if got := w.counts(); got["a"]+got["b"] != 1 {
 			t.Errorf("attempts %v, want 1", got)
 		}
+	})
+}
+
+// TestOverload checks that what an instance refuses because it has too much to do goes to another one, and that
+// all together give up.
+func TestOverload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.limit = 5 // requests at a time, of each
+		for _, name := range []string{"a", "b", "c"} {
+			w.start(name)
+			w.workers[name].delay.Store(int64(time.Second))
+			w.registry.add(balance.Instance{Address: addressOf(name)})
+		}
+		_, k := w.client(withPolicy(balance.Random))
+		l := w.loadOf(t.Context(), k, time.Microsecond, 11) // chance puts too many on one
+		l.wait()
+		if len(l.errs) > 0 {
+			t.Error(l.errs[0])
+		}
+		l = w.loadOf(t.Context(), k, time.Microsecond, 60)
+		l.wait()
+		if n := len(l.errs); n < 45 || n > 50 {
+			t.Errorf("%d of 60 calls have failed, want about 45", n)
+		}
+		for _, err := range l.errs {
+			if rpc.CodeOf(err) != rpc.ResourceExhausted {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// TestErrorsOfServices checks that what a service returns is no reason to ask another instance.
+func TestErrorsOfServices(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "a", "b")
+		c, k := w.client()
+		if err := c.Call(rpc.Idempotent(t.Context()), "work", nil, "no number"); rpc.CodeOf(err) != rpc.InvalidArgument {
+			t.Errorf("Call = %v, want invalid_argument", err)
+		}
+		if err := c.Call(t.Context(), "unknown", nil); rpc.CodeOf(err) != rpc.NotFound {
+			t.Errorf("Call = %v, want not_found", err)
+		}
+		for _, wk := range w.workers {
+			wk.delay.Store(int64(time.Hour))
+		}
+		w.counts()
+		ctx, cancel := context.WithTimeout(rpc.Idempotent(t.Context()), time.Second)
+		defer cancel()
+		start := time.Now()
+		if _, err := k.Work(ctx, 1); rpc.CodeOf(err) != rpc.DeadlineExceeded || time.Since(start) != time.Second {
+			t.Errorf("Work = %v after %v, want the deadline to be met", err, time.Since(start))
+		}
+		if got := w.counts(); got["a"]+got["b"] != 1 {
+			t.Errorf("attempts %v, want 1", got)
+		}
+		ctx, cancel = context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		if _, err := k.Work(ctx, 1); rpc.CodeOf(err) != rpc.Canceled {
+			t.Errorf("Work = %v, want canceled", err)
+		}
+	})
+}
+
+// TestStall checks that calls leave an instance whose connection has fallen silent, when that is noticed.
+func TestStall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "a", "b", "c")
+		for _, wk := range w.workers {
+			wk.delay.Store(int64(10 * time.Millisecond))
+		}
+		_, k := w.client(withPolicy(balance.LowLatency))
+		l := w.load(rpc.Idempotent(t.Context()), k, 10*time.Millisecond)
+		time.Sleep(5 * time.Second)
+		w.Link("caller", "c").Stall()
+		time.Sleep(2 * time.Minute)
+		l.stop()
+		if n := len(l.errs); n > 30 {
+			t.Errorf("%d of %d calls have failed, the last: %v", n, len(l.took), l.errs[n-1])
+		}
+		w.Link("caller", "c").Resume()
 	})
 }
 

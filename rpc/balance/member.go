@@ -342,7 +342,8 @@ func (c *Client) takeIdle(m *member) (peer *rpc.Peer, done bool) {
 	if c.closed || c.leaving[m.address] != m || m.peer == nil {
 		return nil, true // it has come back, for example
 	}
-	if m.peer.Pending() > 0 || !m.inflight.CompareAndSwap(0, isRetired) {
+	isShared := c.cfg.Release != nil // perhaps, and others call it
+	if !isShared && m.peer.Pending() > 0 || !m.inflight.CompareAndSwap(0, isRetired) {
 		return nil, false
 	}
 	m.stub.Store(nil)

@@ -37,9 +37,10 @@ func (r *router) Done(ctx context.Context, p rpc.Pick, err error) (again bool) {
 	if err != nil {
 		return c.failed(ctx, m, err, now, float64(now-p.Start))
 	}
-	if !p.Streams {
-		m.measure(now, float64(now-p.Start))
+	if p.Streams {
+		return false // nor is it known how they have ended
 	}
+	m.measure(now, float64(now-p.Start))
 	if m.fails.Load() != 0 || m.ejections.Load() != 0 {
 		c.forgive(m, now)
 	}

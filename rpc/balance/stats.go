@@ -50,7 +50,7 @@ type InstanceStats struct {
 	Latency      time.Duration // moving average, see [LowLatency]; 0 if none was measured
 	EjectedUntil time.Time     // zero if it is not ejected
 	Picks        uint64        // calls that were sent there, also again
-	Failures     uint64        // connections lost, calls that it refused or that took too long
+	Failures     uint64        // connections lost, errors of code rpc.Unavailable, calls that took too long
 	Err          error         // why it has no connection, nil if it has, or none was tried
 }
 

@@ -23,7 +23,7 @@ const (
 	maxTurns = 1024
 
 	// maxMembers is how many instances a client looks at.
-	maxMembers = math.MaxUint16
+	maxMembers = 4096
 )
 
 // newView returns the view of members. Those of the zone come first.
@@ -55,6 +55,13 @@ func turnsOf(members []*member) []uint16 {
 		weights[i] = m.instance.Load().weight()
 		sum += weights[i]
 		divisor = gcd(weights[i], divisor)
+	}
+	if divisor*len(members) == sum { // all are equal
+		turns := make([]uint16, len(members))
+		for i := range turns {
+			turns[i] = uint16(i)
+		}
+		return turns
 	}
 	sum /= divisor
 	most := max(maxTurns, len(members))

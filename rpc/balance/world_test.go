@@ -142,6 +142,7 @@ type world struct {
 	caller   *netrontest.Node
 	nodes    map[string]*netrontest.Node
 	workers  map[string]*worker
+	limit    int // of requests at a time, 0 for the default
 
 	mu      sync.Mutex
 	ledger  map[int]int // how often each call was served; guarded by mu
@@ -173,7 +174,7 @@ func (w *world) start(name string) {
 	w.t.Helper()
 	wk := &worker{world: w, name: name}
 	w.workers[name] = wk
-	w.nodes[name] = w.Start(w.t, addressOf(name), netrontest.Configure(quiet), netrontest.Prepare(func(n *netron.Node) error {
+	w.nodes[name] = w.Start(w.t, addressOf(name), netrontest.Configure(quiet), netrontest.Configure(func(cfg *netron.Config) { cfg.MaxRequests = w.limit }), netrontest.Prepare(func(n *netron.Node) error {
 		return n.Expose("worker@1.0.0", wk)
 	}))
 }
