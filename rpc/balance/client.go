@@ -72,8 +72,8 @@ func New(service string, cfg Config) (*Client, error) {
 func (c *Client) Service() string { return c.service }
 
 // Close ends the client: calls under way fail, and all connections are closed. It returns when its
-// goroutines have ended, which waits for a Config.Dial that ignores its context. It must not be called from a callback of a
-// call.
+// goroutines have ended, which waits for a Config.Dial that ignores its context. It must not be
+// called from a callback of a call.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	already := c.closed
@@ -214,8 +214,8 @@ func (c *Client) chosen(found []Instance, before map[string]*member) []*placed {
 	return subset
 }
 
-// demandAll has those dialled that have no connection. Of all instances, as keys need them, those who have no key
-// need but some. mu is held.
+// demandAll has those dialled that have no connection. Of all instances, as keys need them, those who
+// have no key need but some. mu is held.
 func (c *Client) demandAll() {
 	n := len(c.members)
 	if c.cfg.Policy == ByKey {
@@ -240,8 +240,9 @@ func (c *Client) wake() {
 	}
 }
 
-// Stub returns the service as a stub whose calls go each to one of the instances. It waits for
-// the first of them, as a call does: which methods the service has is asked there. It stays good while instances come and go.
+// Stub returns the service as a stub whose calls go each to one of the instances. It waits for the
+// first of them, as a call does: which methods the service has is asked there. It stays good while
+// instances come and go.
 func (c *Client) Stub(ctx context.Context) (*rpc.Stub, error) {
 	if s := c.like.Load(); s != nil {
 		return s, nil
@@ -268,8 +269,8 @@ func (c *Client) Call(ctx context.Context, method string, result any, args ...an
 	return s.Call(ctx, method, result, args...)
 }
 
-// Query returns the service as a struct of funcs, by the rules of rpc.Query. Each call of one goes to one of
-// the instances.
+// Query returns the service as a struct of funcs, by the rules of rpc.Query. Each call of one goes to
+// one of the instances.
 func Query[T any](ctx context.Context, c *Client) (*T, error) {
 	s, err := c.Stub(ctx)
 	if err != nil {

@@ -17,9 +17,10 @@ const (
 	// LeastLoaded takes two at random, and of them the one with fewer calls of this client under way.
 	LeastLoaded Policy = iota
 
-	// LowLatency takes two at random, and of them the one with the lower product of its latency and its calls
-	// under way. The latency is an average that rises at once and falls over ten seconds, so that a
-	// slow instance is tried again now and then. It should not be used where methods differ much in what they cost.
+	// LowLatency takes two at random, and of them the one with the lower product of its latency and
+	// its calls under way. The latency is an average that rises at once and falls over ten seconds,
+	// so that a slow instance is tried again now and then. It should not be used where methods differ
+	// much in what they cost.
 	LowLatency
 
 	// RoundRobin takes them in turn.
@@ -61,27 +62,29 @@ type Config struct {
 	// Key returns the key of a call for the policy ByKey, empty for none.
 	Key func(ctx context.Context) string
 
-	// KeyLoad bounds the calls under way of an instance with keys: it is never given more than that many times the
-	// mean; what is too much goes to the next instance of the key. It must be more than 1, for example 1.25. 0 is no bound.
+	// KeyLoad bounds the calls under way of an instance with keys: it is never given more than that
+	// many times the mean; what is too much goes to the next instance of the key. It must be more
+	// than 1, for example 1.25. 0 is no bound.
 	KeyLoad float64
 
-	// Subset is how many instances the client connects to, which it chooses by ID: another client takes others. Instances
-	// that cannot be connected to are replaced. Default 16, all with the policy ByKey, as keys need; negative means all.
+	// Subset is how many instances the client connects to, which it chooses by ID: another client
+	// takes others. Instances that cannot be connected to are replaced. Default 16, all with the
+	// policy ByKey, as keys need; negative means all.
 	Subset int
 
-	// WaitReady has calls wait while there is no instance that could be asked, until their context ends or
-	// MaxWait has passed. Default is an error of code rpc.Unavailable.
+	// WaitReady has calls wait while there is no instance that could be asked, until their context
+	// ends or MaxWait has passed. Default is an error of code rpc.Unavailable.
 	WaitReady bool
 
 	// MaxWait bounds the waiting for an instance of calls whose context has no deadline. Default 30 s.
 	MaxWait time.Duration
 
-	// MaxAttempts is how often a call is made that instances may have served, or refused because of their load.
-	// Default 3. Calls that nobody has seen do not count.
+	// MaxAttempts is how often a call is made that instances may have served, or refused because of
+	// their load. Default 3. Calls that nobody has seen do not count.
 	MaxAttempts int
 
-	// RetryRatio bounds repeated calls, as MaxAttempts counts them, to this part of all calls, one per second, and 100 at first. Default
-	// 0.2; negative means that none is repeated.
+	// RetryRatio bounds repeated calls, as MaxAttempts counts them, to this part of all calls, one
+	// per second, and 100 at first. Default 0.2; negative means that none is repeated.
 	RetryRatio float64
 
 	// DialDelay is the longest pause before an instance is dialled again. It doubles with each attempt
@@ -89,9 +92,10 @@ type Config struct {
 	DialDelay    time.Duration
 	MaxDialDelay time.Duration
 
-	// EjectAfter is after how many failures in a row an instance gets no calls for EjectTime: connections that
-	// were lost, and errors of code rpc.Unavailable that it returned. With each further failure the time doubles, up to MaxEjectTime.
-	// Never more than half of the instances are ejected. Defaults 5, 5 s and 5 min; a negative EjectAfter means never.
+	// EjectAfter is after how many failures in a row an instance gets no calls for EjectTime:
+	// connections that were lost, and errors of code rpc.Unavailable that it returned. With each
+	// further failure the time doubles, up to MaxEjectTime. Never more than half of the instances are
+	// ejected. Defaults 5, 5 s and 5 min; a negative EjectAfter means never.
 	EjectAfter   int
 	EjectTime    time.Duration
 	MaxEjectTime time.Duration

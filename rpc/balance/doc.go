@@ -10,17 +10,17 @@
 // # Failures
 //
 // A call that nobody has served goes to another instance at once: one that was not sent, or that an
-// instance refused which shuts down or has too much to do. One that was lost with its connection is made again only
-// if its context is one of rpc.Idempotent, a few times, and within a budget for all calls. Both
-// end with the context of the call. A call that was given streams is made again only while none of
-// them has been used.
+// instance refused which shuts down or has too much to do. One that was lost with its connection is
+// made again only if its context is one of rpc.Idempotent, a few times, and within a budget for all
+// calls. Both end with the context of the call. A call that was given streams is made again only
+// while none of them has been used.
 //
 // If no instance is left that could be asked, calls fail with an error of code rpc.Unavailable, and
 // those under rpc.RetryUnsent or rpc.Idempotent wait for one until their deadline. With
 // Config.WaitReady all do.
 //
-// An instance that only fails gets no calls for a while ([Config].EjectAfter). One that cannot be connected to is dialled
-// again after random pauses that grow, by one attempt at a time.
+// An instance that only fails gets no calls for a while ([Config].EjectAfter). One that cannot be
+// connected to is dialled again after random pauses that grow, by one attempt at a time.
 //
 // # Lifetime
 //

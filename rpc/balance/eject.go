@@ -33,7 +33,8 @@ func (c *Client) punish(m *member, now int64) {
 	}
 	m.fails.Store(int32(limit - 1)) // the next failure is enough
 	m.ejectedUntil.Store(now + int64(min(d, most)))
-	c.cfg.logger().Warn("netron: an instance is left out, since it only fails", "service", c.service, "address", m.address, "for", min(d, most))
+	c.cfg.logger().Warn("netron: an instance is left out, since it only fails",
+		"service", c.service, "address", m.address, "for", min(d, most))
 }
 
 // forgive notes that a member has served a call. The time of ejections grows on unless it has not failed

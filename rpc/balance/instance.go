@@ -48,8 +48,8 @@ const maxWeight = 1 << 20
 
 // Resolver knows which instances offer services. Any number of goroutines call its methods.
 type Resolver interface {
-	// Resolve returns the instances that offer a service now: "name", "name@version" or "name@range". They
-	// are not changed afterwards. It should not block: it answers from what is known.
+	// Resolve returns the instances that offer a service now: "name", "name@version" or "name@range".
+	// They are not changed afterwards. It should not block: it answers from what is known.
 	Resolve(service string) []Instance
 
 	// Watch has changed called whenever Resolve may return something else for the service, until
@@ -61,7 +61,8 @@ type Resolver interface {
 // asks for one connection to an address at a time.
 type Dialer func(ctx context.Context, address string) (*rpc.Peer, error)
 
-// Static returns a resolver whose instances never change, and offer every service that they are asked for.
+// Static returns a resolver whose instances never change, and offer every service that they are asked
+// for.
 func Static(instances ...Instance) Resolver { return static(slices.Clone(instances)) }
 
 type static []Instance

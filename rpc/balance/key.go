@@ -21,8 +21,8 @@ func affinityOf(ctx context.Context) *affinity {
 }
 
 // WithKey returns a context whose calls go to the instance that the key belongs to, whatever the
-// policy: the same one for all clients that know the same instances, have no subset, and can reach it. When an
-// instance leaves its keys alone are spread over the others.
+// policy: the same one for all clients that know the same instances, have no subset, and can reach
+// it. When an instance leaves its keys alone are spread over the others.
 func WithKey(ctx context.Context, key string) context.Context {
 	return context.WithValue(ctx, affinityKey{}, &affinity{key: hashOf(key), keyed: true})
 }

@@ -91,7 +91,11 @@ func (m *member) measure(now int64, took float64) {
 	before := math.Float64frombits(m.latency.Load())
 	since := now - m.measuredAt.Swap(now)
 	if took < before {
-		part := math.Exp(-float64(max(since, 0)) / float64(latencyTime))
+		past := float64(max(since, 0)) / float64(latencyTime)
+		part := 1 - past // as good for what is short
+		if past > 1e-3 {
+			part = math.Exp(-past)
+		}
 		took = before*part + took*(1-part)
 	}
 	m.latency.Store(math.Float64bits(took))
@@ -253,7 +257,8 @@ func (c *Client) logDial(m *member) {
 	if m.dialFails == 0 {
 		level = slog.LevelWarn
 	}
-	c.cfg.logger().Log(c.ctx, level, "netron: an instance cannot be connected to", "service", c.service, "address", m.address, "error", m.lastErr)
+	c.cfg.logger().Log(c.ctx, level, "netron: an instance cannot be connected to",
+		"service", c.service, "address", m.address, "error", m.lastErr)
 }
 
 // changed is told that a peer has come into another state.

@@ -182,8 +182,8 @@ func (c *Client) find(a *affinity, look *choice) *member {
 	return v.pick(look)
 }
 
-// await picks, and waits for an instance that can be asked where it may: for the first attempts to connect,
-// for all if the call or the client says so.
+// await picks, and waits for an instance that can be asked where it may: for the first attempts to
+// connect, for all if the call or the client says so.
 func (c *Client) await(ctx context.Context, a *affinity, before *past) (rpc.Pick, error) {
 	var limit <-chan time.Time
 	if _, ok := ctx.Deadline(); !ok {
@@ -252,7 +252,8 @@ func (c *Client) unavailable() error {
 	}
 	for _, m := range c.members {
 		if m.lastErr != nil {
-			return rpc.Errorf(rpc.Unavailable, "balance: none of %d instances of %s can be asked, one of them since: %w", len(c.members), c.service, m.lastErr)
+			return rpc.Errorf(rpc.Unavailable, "balance: none of %d instances of %s can be asked, one of them since: %w",
+				len(c.members), c.service, m.lastErr)
 		}
 	}
 	return rpc.Errorf(rpc.Unavailable, "balance: none of %d instances of %s can be asked", len(c.members), c.service)

@@ -10,6 +10,7 @@ import (
 type view struct {
 	all    []*member
 	groups []*group // those to be asked first come first
+	uneven bool     // their weights differ
 }
 
 // group is members among which the policy picks.
@@ -39,6 +40,7 @@ func newView(members []*member, zone string) *view {
 			rank += 2
 		}
 		ranks[rank] = append(ranks[rank], m)
+		v.uneven = v.uneven || i.weight() != members[0].instance.Load().weight()
 	}
 	for _, members := range ranks {
 		if len(members) > 0 {
@@ -232,7 +234,10 @@ func (v *view) pickByKey(c *choice, key uint64) *member {
 				if i.isLast() != last || !c.admits(m) && (!m.coming.Load() || slices.Contains(c.past, m)) {
 					continue
 				}
-				s := claim(key, i.hash, float64(i.weight()))
+				s := float64(mix(key ^ i.hash)) // in the order of claims with equal weights
+				if v.uneven {
+					s = claim(key, i.hash, float64(i.weight()))
+				}
 				if m.inflight.Load() >= most {
 					if over == nil || s > overClaim {
 						over, overClaim = m, s
