@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/d-e-v-grid/netron"
 	"github.com/d-e-v-grid/netron/rpc"
 	"github.com/d-e-v-grid/netron/rpc/balance"
 )
@@ -631,6 +632,99 @@ func TestNestedServices(t *testing.T) {
 		}
 		if len(seen) != 3 {
 			t.Errorf("services of %v, want all instances", seen)
+		}
+	})
+}
+
+// TestOtherCalls makes calls of the kinds that callers of one peer have: properties, calls that are
+// started, and callbacks. All are spread, and none is left open.
+func TestOtherCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "a", "b", "c")
+		c, _ := w.client(withPolicy(balance.RoundRobin))
+		stub, err := c.Stub(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		outcome := make(chan string, 1)
+		workFunc := rpc.MethodFunc[struct{ ID int }, string](stub, "work")
+		for name, call := range map[string]func() (string, error){
+			"Get": func() (at string, err error) {
+				err = stub.Get(t.Context(), "place", &at)
+				return at, err
+			},
+			"Go": func() (at string, err error) {
+				err = stub.Go(t.Context(), "work", &at, 1).Wait(t.Context())
+				return at, err
+			},
+			"MethodFunc": func() (string, error) {
+				err := workFunc(t.Context(), struct{ ID int }{1}, func(_ context.Context, at string, _ error) { outcome <- at })
+				return <-outcome, err
+			},
+			"CallFunc": func() (string, error) {
+				err := stub.CallFunc(t.Context(), "work", func(_ context.Context, r *rpc.Reply, _ error) {
+					var at string
+					_ = r.Decode(&at)
+					outcome <- at
+				}, 1)
+				return <-outcome, err
+			},
+		} {
+			seen := make(map[string]int)
+			for range 9 {
+				at, err := call()
+				if err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+				seen[at]++
+			}
+			if seen["a"] != 3 || seen["b"] != 3 || seen["c"] != 3 {
+				t.Errorf("%s went to %v", name, seen)
+			}
+		}
+		for _, s := range c.Stats() {
+			if s.InFlight != 0 {
+				t.Errorf("%+v", s)
+			}
+		}
+	})
+}
+
+// TestPassedOn checks a node that returns a balanced service to its own callers.
+func TestPassedOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "a", "b", "c")
+		c, _ := w.client(withPolicy(balance.RoundRobin))
+		front := netron.NewService("front", "")
+		netron.Func(front, "workers", func(ctx context.Context) (*rpc.Stub, error) { return c.Stub(ctx) })
+		if err := w.caller.ExposeService(front); err != nil {
+			t.Fatal(err)
+		}
+		outside := w.Start(t, "outside:1")
+		peer, err := outside.Dial(t.Context(), "caller:1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		k, err := rpc.Query[struct {
+			Workers func(ctx context.Context) (*workerClient, error)
+		}](t.Context(), peer, "front")
+		if err != nil {
+			t.Fatal(err)
+		}
+		workers, err := k.Workers(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := make(map[string]int)
+		for i := range 9 {
+			at, err := workers.Work(t.Context(), i)
+			if err != nil {
+				t.Error(err)
+			}
+			seen[at]++
+		}
+		if seen["a"] != 3 || seen["b"] != 3 || seen["c"] != 3 {
+			t.Errorf("calls went to %v", seen)
 		}
 	})
 }

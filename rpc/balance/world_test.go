@@ -75,6 +75,8 @@ func (r *registry) remove(address string) {
 
 // worker is the service of the tests, at one node.
 type worker struct {
+	Place string `netron:",readonly"`
+
 	world *world
 	name  string
 	delay atomic.Int64 // of Work
@@ -172,7 +174,7 @@ func quiet(cfg *netron.Config) { cfg.Logger = slog.New(slog.DiscardHandler) }
 // start starts a node that offers the service.
 func (w *world) start(name string) {
 	w.t.Helper()
-	wk := &worker{world: w, name: name}
+	wk := &worker{Place: name, world: w, name: name}
 	w.workers[name] = wk
 	w.nodes[name] = w.Start(w.t, addressOf(name), netrontest.Configure(quiet), netrontest.Configure(func(cfg *netron.Config) { cfg.MaxRequests = w.limit }), netrontest.Prepare(func(n *netron.Node) error {
 		return n.Expose("worker@1.0.0", wk)
