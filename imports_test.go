@@ -65,7 +65,10 @@ var layers = map[string]layer{
 		own:  []string{"pubsub", "codec", "internal/code"},
 		deps: []string{"github.com/redis/rueidis"},
 	},
-	"discover": {}, // usable alone
+	"discover": { // usable alone
+		own:  []string{"internal/code"},
+		deps: []string{"github.com/redis/rueidis", "github.com/Masterminds/semver/v3"},
+	},
 
 	"": { // the facade
 		own: []string{

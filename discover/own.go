@@ -1,0 +1,337 @@
+package discover
+
+import (
+	"context"
+	"crypto/rand"
+	mathrand "math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/d-e-v-grid/netron/internal/code"
+)
+
+// beat is a sign of life: a record and how long it lasts.
+type beat struct {
+	id     string
+	fields fields
+	ttl    time.Duration
+	claim  bool // also if another instance has the id
+}
+
+// beaten is what came of it.
+type beaten struct {
+	isNew  bool   // there was no record
+	holder string // the other instance that had the id and was alive
+	isHeld bool   // it still has it: nothing was written
+}
+
+// own is the node that is registered here.
+type own struct {
+	wake chan struct{} // has one element when a sign of life is due
+	busy chan struct{} // has one element while somebody beats or leaves, so that none comes after the other
+
+	mu      sync.Mutex
+	node    *Node         // nil if there is none; not changed, but replaced; guarded by mu
+	fields  fields        // its record; guarded by mu
+	edition uint64        // grows with each new node; guarded by mu
+	told    uint64        // the edition that the store has; guarded by mu
+	claim   bool          // guarded by mu
+	taken   bool          // another process has the id; guarded by mu
+	turned  chan struct{} // closed at the next change of told; guarded by mu
+}
+
+func newOwn() own {
+	return own{wake: make(chan struct{}, 1), busy: make(chan struct{}, 1), turned: make(chan struct{})}
+}
+
+// poke asks for a sign of life now.
+func (o *own) poke() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// identity returns the id and the instance, both empty if there is no node.
+func (o *own) identity() (id, instance string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.node == nil {
+		return "", ""
+	}
+	return o.node.ID, o.node.Instance
+}
+
+func (o *own) isTaken() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.taken
+}
+
+// state reports whether the store does not have the node yet, and when to look again.
+func (o *own) state() (turned <-chan struct{}, isOpen bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.turned, o.node != nil && o.told != o.edition
+}
+
+// turn is called with the lock held.
+func (o *own) turn() {
+	close(o.turned)
+	o.turned = make(chan struct{})
+}
+
+// lock waits until nobody else beats or leaves.
+func (o *own) lock(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	select {
+	case o.busy <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (o *own) unlock() { <-o.busy }
+
+// Register makes a node known, and keeps it so until [Registry.Deregister] or
+// [Registry.Close], also when Redis has lost it in between. It waits for one answer of
+// Redis.
+//
+// An error of code invalid_argument says what is wrong with the node; one of code
+// unauthenticated, permission_denied or failed_precondition that Redis refuses it; others
+// are those of ctx and [ErrClosed]. Then it is not registered. That Redis is away is no
+// error: it is told when it is back, and [Registry.WaitReady] waits for that.
+//
+// A registry has one node; to register it again changes it. The process that registers
+// last has the id: another one that has it gets an event [IDTaken] and the error
+// [ErrTaken], and has it back when this one leaves.
+func (r *Registry) Register(ctx context.Context, n Node) error {
+	n = n.Clone()
+	if err := n.normalize(&r.cfg); err != nil {
+		return err
+	}
+	return r.change(ctx, func(before *Node) (*Node, bool, error) {
+		if before != nil && before.ID != n.ID {
+			return nil, false, errorf(code.FailedPrecondition, "this registry has the node %s already", before.ID)
+		}
+		n.Suspect, n.Instance, n.Started = false, rand.Text(), time.Now()
+		if before != nil {
+			n.Instance, n.Started = before.Instance, before.Started
+		}
+		return &n, before == nil, nil
+	})
+}
+
+// Update changes the own node: services, address, metadata and so on, but not the id. The
+// function gets a copy, and may be called again if somebody else updates it at the same
+// time. What Update waits for and returns is as for [Registry.Register], but the node
+// stays registered as it was after an error.
+func (r *Registry) Update(ctx context.Context, f func(*Node)) error {
+	return r.change(ctx, func(before *Node) (*Node, bool, error) {
+		if before == nil {
+			return nil, false, errorf(code.FailedPrecondition, "there is no node to update")
+		}
+		n := before.Clone()
+		f(&n)
+		n.ID, n.Instance, n.Started, n.Suspect = before.ID, before.Instance, before.Started, false
+		return &n, false, n.normalize(&r.cfg)
+	})
+}
+
+// SetServices replaces the services of the own node, as [Registry.Update] does.
+func (r *Registry) SetServices(ctx context.Context, services ...Service) error {
+	return r.Update(ctx, func(n *Node) { n.Services = services })
+}
+
+// change replaces the own node and tells the store. The function gets the node before, and
+// returns the one after and whether it is to have its id even if another process has it.
+func (r *Registry) change(ctx context.Context, f func(before *Node) (after *Node, claim bool, err error)) error {
+	if r.isClosed() {
+		return ErrClosed
+	}
+	if err := ctx.Err(); err != nil {
+		return explain("register", err)
+	}
+	o := &r.own
+	o.mu.Lock()
+	before, edition := o.node, o.edition
+	o.mu.Unlock()
+	after, claim, err := f(before) // which may be of a user
+	if err != nil {
+		return err
+	}
+	record, err := encode(after, &r.cfg)
+	if err != nil {
+		return err
+	}
+	o.mu.Lock()
+	if o.edition != edition {
+		o.mu.Unlock()
+		return r.change(ctx, f)
+	}
+	savedFields, savedClaim := o.fields, o.claim
+	o.node, o.fields, o.claim = after, record, o.claim || claim
+	o.edition++
+	mine := o.edition
+	o.mu.Unlock()
+	err = r.tell(ctx)
+	switch {
+	case err == nil:
+		return nil
+	case r.isClosed():
+		return ErrClosed
+	case ctx.Err() == nil && !isCertain(err):
+		o.poke() // it is tried again
+		return nil
+	}
+	o.mu.Lock()
+	if o.edition == mine {
+		o.node, o.fields, o.claim = before, savedFields, savedClaim
+		o.edition++
+		o.turn()
+	}
+	o.mu.Unlock()
+	return err
+}
+
+// Deregister takes the own node out of the registry, if there is one, at once. After an
+// error it is there for at most a TTL.
+func (r *Registry) Deregister(ctx context.Context) error {
+	o := &r.own
+	o.mu.Lock()
+	n, wasTold := o.node, o.told > 0
+	o.node, o.taken = nil, false
+	o.edition++
+	o.told = 0
+	o.turn()
+	o.mu.Unlock()
+	if n == nil {
+		return nil
+	}
+	if err := o.lock(ctx); err != nil {
+		return explain("deregister", err)
+	}
+	defer o.unlock()
+	patience := r.cfg.timeout()
+	if r.Err() != nil {
+		patience = min(patience, r.cfg.heartbeat()/beatsPerGrace) // it will expire
+	}
+	r.report(partBeat, nil)
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := r.store.leave(ctx, n.ID, n.Instance); err != nil {
+		if !wasTold && !isCertain(explain("", err)) {
+			return nil // it never was there, as far as anybody knows
+		}
+		return explain("deregister", err)
+	}
+	r.marks.node(n.ID, true)
+	r.announce(ctx, typeDeregistered, n)
+	return nil
+}
+
+// announce tells the others. If that fails they notice anyway.
+func (r *Registry) announce(ctx context.Context, kind string, n *Node) {
+	if r.cfg.NoEvents {
+		return
+	}
+	if err := r.store.announce(ctx, announce(kind, n, time.Now())); err != nil {
+		r.log.Debug("discover: a change is not announced", "node", n.ID, "error", err)
+		return
+	}
+	r.stats.announced.Add(1)
+}
+
+// keep gives signs of life until ctx ends, and otherwise asks whether Redis is there.
+func (r *Registry) keep(ctx context.Context) {
+	wait := time.Duration(0)
+	for {
+		t := time.NewTimer(wait)
+		select {
+		case <-t.C:
+		case <-r.own.wake:
+			t.Stop()
+			// Not more often than Redis is asked when it is away, and not all nodes at once.
+			if !sleep(ctx, mathrand.N(min(r.cfg.heartbeat()/beatsPerGrace, r.cfg.retryDelay()))) {
+				return
+			}
+		case <-ctx.Done():
+			t.Stop()
+			return
+		}
+		err := r.tell(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		h := r.cfg.heartbeat()
+		wait = h*4/5 + mathrand.N(h/5+1)
+		if err != nil {
+			wait = min(wait, r.cfg.retryDelay())
+		}
+	}
+}
+
+// tell gives the store a sign of life of the own node, or asks whether it is there if
+// there is no own node.
+func (r *Registry) tell(ctx context.Context) error {
+	if err := r.own.lock(ctx); err != nil {
+		return explain("register", err)
+	}
+	defer r.own.unlock()
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.timeout())
+	defer cancel()
+	o := &r.own
+	o.mu.Lock()
+	n, edition, told := o.node, o.edition, o.told
+	b := beat{fields: o.fields, ttl: r.cfg.ttl(), claim: o.claim}
+	o.mu.Unlock()
+	if n == nil {
+		err := r.ask(ctx)
+		r.report(partBeat, err)
+		return err
+	}
+	at := time.Now()
+	b.id, b.fields[fieldTimestamp] = n.ID, milliseconds(at)
+	got, err := r.store.beat(ctx, &b)
+	if err != nil {
+		err = explain("register", err)
+		r.report(partBeat, err)
+		return err
+	}
+	r.report(partBeat, nil)
+	r.answer()
+	r.stats.beats.Add(1)
+	o.mu.Lock()
+	wasTaken := o.taken
+	if o.node == n {
+		o.taken = got.isHeld
+		if !got.isHeld {
+			o.claim = false
+		}
+		o.told = edition // also if another has the id: that is not what anybody waits for
+		o.turn()
+	}
+	o.mu.Unlock()
+	switch {
+	case got.isHeld && !wasTaken:
+		r.stats.conflicts.Add(1)
+		r.log.Error("discover: another process has registered under the id of this node", "node", n.ID, "instance", got.holder)
+		r.emit(Event{Kind: IDTaken, Node: *n})
+	case got.isHeld:
+	case got.isNew || told == 0:
+		if got.holder != "" {
+			r.stats.takeovers.Add(1)
+			r.log.Warn("discover: this node has the id of a process that was alive a moment ago", "node", n.ID, "instance", got.holder)
+		}
+		r.announce(ctx, typeRegistered, n)
+	case told != edition:
+		r.announce(ctx, typeUpdated, n)
+	}
+	if told != edition {
+		r.marks.node(n.ID, false)
+	}
+	return nil
+}

@@ -1,0 +1,254 @@
+package discover
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+const (
+	// bundle is how long marks wait for others, if nobody waits for them.
+	bundle = 2 * time.Millisecond
+	// tidyAtOnce is how many remains one node removes at a time.
+	tidyAtOnce = 100
+)
+
+// reader is what the goroutine that reads owns.
+type reader struct {
+	*Registry
+	book  *book
+	sweep time.Time     // when to read everything
+	tidy  time.Time     // when to look for remains
+	since time.Duration // when the store had last answered before the round began, or the failed ones before it; negative if unset
+}
+
+// read keeps the view current until ctx ends.
+func (r *Registry) read(ctx context.Context) {
+	now := time.Now()
+	rd := &reader{Registry: r, book: newBook(&r.cfg), sweep: now, tidy: now.Add(spread(r.cfg.cleanup())), since: -1}
+	for rd.await(ctx) {
+		todo := r.marks.take()
+		err := rd.round(ctx, &todo)
+		if ctx.Err() != nil {
+			err = ErrClosed
+		}
+		r.marks.finish(todo, err)
+		if ctx.Err() != nil {
+			return
+		}
+		r.report(partRead, err)
+		if err != nil && !sleep(ctx, r.cfg.retryDelay()) {
+			return
+		}
+	}
+}
+
+// await waits until there is something to read. It returns false if ctx ends.
+func (rd *reader) await(ctx context.Context) bool {
+	for !rd.marks.pending() {
+		now := time.Now()
+		ids, next := rd.book.due(now)
+		if next.IsZero() || rd.sweep.Before(next) {
+			next = rd.sweep
+		}
+		if len(ids) > 0 || !next.After(now) {
+			return ctx.Err() == nil
+		}
+		t := time.NewTimer(next.Sub(now))
+		select {
+		case <-t.C:
+		case <-rd.marks.wake:
+		case <-ctx.Done():
+		}
+		t.Stop()
+		if ctx.Err() != nil {
+			return false
+		}
+	}
+	t := time.NewTimer(bundle)
+	defer t.Stop()
+	for !rd.marks.hurries() {
+		select {
+		case <-t.C:
+			return ctx.Err() == nil
+		case <-rd.marks.wake:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return ctx.Err() == nil
+}
+
+// round reads what there is to read, and publishes it.
+func (rd *reader) round(ctx context.Context, todo *round) error {
+	start := time.Now()
+	if rd.since < 0 {
+		rd.since = time.Duration(rd.answered.Load())
+	}
+	todo.all = todo.all || !start.Before(rd.sweep)
+	ids, index, err := rd.choose(ctx, todo, start)
+	if err != nil {
+		return err
+	}
+	for chunk := range slices.Chunk(ids, readAhead) {
+		readings, err := rd.readOnce(ctx, chunk)
+		if err != nil {
+			return err
+		}
+		rd.catchUp()
+		now := time.Now()
+		for i, id := range chunk {
+			rd.enter(id, &readings[i], todo.ids[id], now)
+		}
+	}
+	rd.catchUp()
+	rd.publish()
+	if todo.all {
+		rd.sweep = start.Add(spread(rd.cfg.reconcile()))
+		rd.confirm(start.Sub(rd.born))
+		select {
+		case <-rd.ready:
+		default:
+			close(rd.ready)
+		}
+	}
+	if index != nil && !start.Before(rd.tidy) {
+		rd.tidyUp(ctx, index, start)
+	}
+	return nil
+}
+
+// choose returns the ids to read, and the index if it had to be read for that and is whole.
+func (rd *reader) choose(ctx context.Context, todo *round, now time.Time) (ids []string, index map[string]bool, err error) {
+	wanted := make(map[string]bool)
+	due, _ := rd.book.due(now)
+	for _, id := range due {
+		wanted[id] = true
+	}
+	for id := range todo.ids {
+		wanted[id] = true
+	}
+	if todo.all || todo.list {
+		ctx, cancel := context.WithTimeout(ctx, rd.cfg.timeout())
+		defer cancel()
+		listed, whole, err := rd.store.list(ctx, 2*rd.cfg.maxNodes())
+		if err != nil {
+			return nil, nil, explain("read the list of nodes", err)
+		}
+		rd.answer()
+		known := rd.book.known()
+		index = make(map[string]bool, len(listed))
+		for _, id := range listed {
+			if !isID(id) {
+				rd.stats.refused.Add(1)
+				continue
+			}
+			index[id] = true
+			wanted[id] = wanted[id] || todo.all || !rd.book.shows(id)
+		}
+		for _, id := range known {
+			wanted[id] = wanted[id] || todo.all || !index[id]
+		}
+		if !whole {
+			index = nil
+		}
+	}
+	for id, is := range wanted {
+		if is {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, rd.book.order)
+	return ids, index, nil
+}
+
+func (rd *reader) readOnce(ctx context.Context, ids []string) ([]reading, error) {
+	ctx, cancel := context.WithTimeout(ctx, rd.cfg.timeout())
+	defer cancel()
+	readings, err := rd.store.read(ctx, ids)
+	if err != nil {
+		return nil, explain("read nodes", err)
+	}
+	rd.answer()
+	return readings, nil
+}
+
+// catchUp makes up for the time in which the store did not answer: no node could give a
+// sign of life in it.
+func (rd *reader) catchUp() {
+	if rd.since < 0 {
+		return
+	}
+	away := time.Since(rd.born) - rd.since
+	rd.since = -1
+	if away > rd.cfg.heartbeat()*3/2 {
+		rd.book.shift(away)
+	}
+}
+
+// enter puts a reading into the book, and counts what is wrong with it.
+func (rd *reader) enter(id string, got *reading, left bool, now time.Time) {
+	o := rd.book.apply(id, got, left, now)
+	if o.refused != nil {
+		rd.stats.refused.Add(1)
+		rd.complain("record", "discover: the record of a node makes no sense", "node", id, "error", o.refused)
+	}
+	if o.odd > 0 {
+		rd.stats.odd.Add(uint64(o.odd))
+		rd.complain("odd", "discover: parts of the record of a node make no sense", "node", id, "parts", o.odd)
+	}
+	if o.crowded {
+		rd.stats.crowded.Add(1)
+		rd.complain("crowded", "discover: there are too many nodes", "node", id, "limit", rd.cfg.maxNodes())
+	}
+	if own, instance := rd.own.identity(); id == own && (got.ttl <= 0 || got.fields[fieldInstance] != instance) {
+		rd.own.poke() // somebody has removed it, or has written over it
+	}
+}
+
+// publish makes the view what the book says.
+func (rd *reader) publish() {
+	nodes, changes, events := rd.book.publish()
+	if len(changes) == 0 {
+		return
+	}
+	s := newSnapshot(nodes)
+	s.adopt(rd.view.Load(), changes)
+	rd.stats.views.Add(1)
+	rd.watchers.mu.Lock()
+	defer rd.watchers.mu.Unlock()
+	rd.view.Store(s)
+	rd.watchers.send(events)
+}
+
+// tidyUp removes from the index what is long dead. What goes wrong is tried again later.
+func (rd *reader) tidyUp(ctx context.Context, index map[string]bool, now time.Time) {
+	rd.tidy = now.Add(spread(rd.cfg.cleanup()))
+	ids := rd.book.remains(index, now, rd.cfg.ttl(), tidyAtOnce)
+	if len(ids) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, rd.cfg.timeout())
+	defer cancel()
+	n, err := rd.store.tidy(ctx, ids)
+	rd.stats.tidied.Add(uint64(n))
+	if err != nil {
+		rd.log.Debug("discover: the index is not tidied", "error", err)
+	}
+}
+
+// spread returns a random time around d.
+func spread(d time.Duration) time.Duration { return d*3/4 + rand.N(d/2+1) }
+
+// sleep waits, and returns false if ctx ends first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,457 @@
+package discover
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/d-e-v-grid/netron/internal/code"
+)
+
+// redisStore has the records in Redis (protocol section 11). It reads all of them over one
+// connection, which Redis tells what of it changes. That comes in order: once Redis has
+// answered a question, everything that changed before is marked.
+type redisStore struct {
+	cfg     *Config
+	options rueidis.ClientOption
+	keys    keys
+
+	base   context.Context    //nolint:containedctx // the life of connections, which the client makes on its own
+	cancel context.CancelFunc // ends base
+	marks  *marks             // set by run before anything else
+
+	tracks atomic.Bool // Redis tells what changes
+	client atomic.Pointer[rueidis.Client]
+	tried  chan struct{} // closed after the first attempt to connect
+	fails  atomic.Int64  // questions in a row without an answer
+	renew  chan struct{} // has one element when the next address is to be tried
+
+	mu     sync.Mutex
+	err    error                // why there is no client; guarded by mu
+	dialed map[string]time.Time // the next time that an address may be dialled; guarded by mu
+}
+
+// keys are the names of what is in Redis.
+type keys struct{ node, heartbeat, index, channel string }
+
+// triesPerAddress is how many questions may go unanswered before another address is tried.
+const triesPerAddress = 3
+
+// The scripts have the keys hash, heartbeat and index.
+var (
+	// Arguments: id, address, services, timestamp, seconds, milliseconds, instance, whether
+	// to take the id from others, and further fields with their values. The first six are
+	// those of TypeScript peers (protocol section 11.2).
+	beatScript = rueidis.NewLuaScriptNoSha(`local holder = redis.call('HGET', KEYS[1], 'instance')
+if not holder or holder == ARGV[7] or redis.call('EXISTS', KEYS[2]) == 0 then holder = '' end
+if holder ~= '' and ARGV[8] ~= '1' then return {'held', holder} end
+local state = redis.call('EXISTS', KEYS[1]) == 1 and 'kept' or 'new'
+redis.call('HSET', KEYS[1], 'address', ARGV[2], 'services', ARGV[3], 'timestamp', ARGV[4], unpack(ARGV, 9))
+redis.call('EXPIRE', KEYS[1], ARGV[5])
+redis.call('PSETEX', KEYS[2], ARGV[6], '1')
+redis.call('SADD', KEYS[3], ARGV[1])
+return {state, holder}`)
+
+	// Arguments: id, instance.
+	leaveScript = rueidis.NewLuaScriptNoSha(`local holder = redis.call('HGET', KEYS[1], 'instance')
+if holder and holder ~= ARGV[2] then return 0 end
+redis.call('DEL', KEYS[1], KEYS[2])
+return redis.call('SREM', KEYS[3], ARGV[1])`)
+
+	// Argument: id.
+	tidyScript = rueidis.NewLuaScriptNoSha(`if redis.call('EXISTS', KEYS[1], KEYS[2]) ~= 0 then return 0 end
+return redis.call('SREM', KEYS[3], ARGV[1])`)
+)
+
+func newRedisStore(cfg *Config) (*redisStore, error) {
+	options, err := cfg.options()
+	if err != nil {
+		return nil, err
+	}
+	p := cfg.prefix()
+	s := &redisStore{
+		cfg:    cfg,
+		keys:   keys{node: p + ":nodes:", heartbeat: p + ":heartbeat:", index: p + ":index:nodes", channel: cfg.channel()},
+		tried:  make(chan struct{}),
+		renew:  make(chan struct{}, 1),
+		err:    errNotYet,
+		dialed: make(map[string]time.Time),
+	}
+	s.base, s.cancel = context.WithCancel(context.Background())
+	s.tracks.Store(true)
+	dial := options.DialCtxFn
+	if dial == nil {
+		dial = dialTCP
+	}
+	options.DialCtxFn = func(ctx context.Context, addr string, d *net.Dialer, t *tls.Config) (net.Conn, error) {
+		return s.dial(ctx, addr, func(ctx context.Context) (net.Conn, error) { return dial(ctx, addr, d, t) })
+	}
+	options.OnInvalidations = s.invalidated
+	s.options = options
+	return s, nil
+}
+
+func dialTCP(ctx context.Context, addr string, d *net.Dialer, t *tls.Config) (net.Conn, error) {
+	if t != nil {
+		return (&tls.Dialer{NetDialer: d, Config: t}).DialContext(ctx, "tcp", addr)
+	}
+	return d.DialContext(ctx, "tcp", addr)
+}
+
+// dial connects to an address, not more often than Config.RetryDelay says: the client
+// itself would try again with each question. The connection is closed when base ends.
+func (s *redisStore) dial(ctx context.Context, addr string, dial func(context.Context) (net.Conn, error)) (net.Conn, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.base, cancel)()
+	s.mu.Lock()
+	now := time.Now()
+	at := later(s.dialed[addr], now)
+	s.dialed[addr] = at.Add(s.cfg.retryDelay())
+	s.mu.Unlock()
+	if !sleep(ctx, at.Sub(now)) {
+		return nil, ctx.Err()
+	}
+	conn, err := dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.marks.everything() // nobody tells the new connection what the old one has read
+	return &boundConn{Conn: conn, stop: context.AfterFunc(s.base, func() { conn.Close() })}, nil
+}
+
+// boundConn is closed with what it is bound to.
+type boundConn struct {
+	net.Conn
+	stop func() bool // unbinds it
+}
+
+// Close closes the connection.
+func (c *boundConn) Close() error {
+	c.stop()
+	return c.Conn.Close()
+}
+
+// invalidated is told keys that have changed since they were read, nil for all.
+func (s *redisStore) invalidated(keys []rueidis.RedisMessage) {
+	if keys == nil {
+		s.marks.everything()
+	}
+	for _, k := range keys {
+		key, err := k.ToString()
+		if err != nil {
+			continue
+		}
+		if key == s.keys.index {
+			s.marks.index()
+		} else if id, ok := strings.CutPrefix(key, s.keys.node); ok {
+			s.marks.node(id, false)
+		} else if id, ok := strings.CutPrefix(key, s.keys.heartbeat); ok {
+			s.marks.node(id, false)
+		}
+	}
+}
+
+// run connects, and connects anew to the next address when Redis does not answer.
+func (s *redisStore) run(ctx context.Context, m *marks, hear func(string)) {
+	s.marks = m
+	addrs := s.options.InitAddress
+	for attempt := 0; ctx.Err() == nil; attempt++ {
+		o := s.options
+		if o.Sentinel.MasterSet == "" {
+			o.InitAddress = []string{addrs[attempt%len(addrs)]} // of a cluster it gives us the others
+		}
+		client, err := s.connect(o)
+		if err != nil {
+			s.lost(explain("connect to Redis", err))
+			if !sleep(ctx, s.cfg.retryDelay()) {
+				return
+			}
+			continue
+		}
+		s.client.Store(&client)
+		s.fails.Store(0)
+		s.attempted()
+		m.everything()
+		s.listen(ctx, client, len(o.InitAddress) < len(addrs), hear)
+		if ctx.Err() != nil {
+			return // close gives the client up
+		}
+		s.lost(errors.New("the next address is tried"))
+		s.client.Store(nil)
+		client.Close()
+	}
+}
+
+func (s *redisStore) connect(o rueidis.ClientOption) (rueidis.Client, error) {
+	o.DisableCache = !s.tracks.Load()
+	client, err := rueidis.NewClient(o)
+	if errors.Is(err, rueidis.ErrNoCache) {
+		s.tracks.Store(false)
+		o.DisableCache = true
+		client, err = rueidis.NewClient(o)
+	}
+	if err != nil {
+		if client != nil {
+			client.Close()
+		}
+		return nil, err
+	}
+	if client.Mode() == rueidis.ClientModeCluster && !hasTag(s.cfg.prefix()) {
+		client.Close()
+		return nil, errorf(code.FailedPrecondition, "the Redis is a cluster, for which the prefix %s needs a hash tag, as in {netron}:discovery", s.cfg.prefix())
+	}
+	return client, nil
+}
+
+// hasTag reports whether all keys with the prefix are in one slot of a cluster.
+func hasTag(prefix string) bool {
+	_, tag, ok := strings.Cut(prefix, "{")
+	return ok && strings.Index(tag, "}") > 0
+}
+
+// listen passes on announcements until ctx ends, or somebody asks for a new client, which
+// nobody does if there are no other addresses.
+func (s *redisStore) listen(ctx context.Context, client rueidis.Client, mayRenew bool, hear func(string)) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	if !s.cfg.NoEvents {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				_ = client.Receive(ctx, client.B().Subscribe().Channel(s.keys.channel).Build(), func(m rueidis.PubSubMessage) { hear(m.Message) })
+				sleep(ctx, s.cfg.retryDelay()) // that Redis is away is noticed elsewhere
+			}
+		})
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.renew:
+			if mayRenew && s.fails.Load() >= triesPerAddress {
+				return
+			}
+		}
+	}
+}
+
+// lost notes why there is no client.
+func (s *redisStore) lost(err error) {
+	s.mu.Lock()
+	s.err = err
+	s.mu.Unlock()
+	s.attempted()
+}
+
+func (s *redisStore) attempted() {
+	select {
+	case <-s.tried:
+	default:
+		close(s.tried)
+	}
+}
+
+// get returns the client, or why there is none. It waits for the first attempt.
+func (s *redisStore) get(ctx context.Context) (rueidis.Client, error) {
+	select {
+	case <-s.tried:
+	case <-ctx.Done():
+		return nil, errors.Join(ctx.Err(), errNotYet)
+	}
+	if c := s.client.Load(); c != nil {
+		return *c, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return nil, s.err
+}
+
+// settle looks at the outcome of a question, which it returns.
+func (s *redisStore) settle(err error) error {
+	if _, isAnswer := rueidis.IsRedisErr(err); err == nil || isAnswer {
+		s.fails.Store(0)
+	} else if s.fails.Add(1) >= triesPerAddress {
+		select {
+		case s.renew <- struct{}{}:
+		default:
+		}
+	}
+	return err
+}
+
+func (s *redisStore) keysOf(id string) []string {
+	return []string{s.keys.node + id, s.keys.heartbeat + id, s.keys.index}
+}
+
+func (s *redisStore) beat(ctx context.Context, b *beat) (beaten, error) {
+	client, err := s.get(ctx)
+	if err != nil {
+		return beaten{}, err
+	}
+	seconds, claim := (b.ttl+time.Second-1)/time.Second, "0"
+	if b.claim {
+		claim = "1"
+	}
+	f := &b.fields
+	args := []string{
+		b.id, f[fieldAddress], f[fieldServices], f[fieldTimestamp],
+		strconv.FormatInt(int64(seconds), 10), strconv.FormatInt(b.ttl.Milliseconds(), 10), f[fieldInstance], claim,
+	}
+	for i := ownFields; i < fieldCount; i++ {
+		args = append(args, fieldNames[i], f[i])
+	}
+	got, err := beatScript.Exec(ctx, client, s.keysOf(b.id), args).AsStrSlice()
+	if s.settle(err) != nil {
+		return beaten{}, err
+	}
+	if len(got) != 2 {
+		return beaten{}, errors.New("the script has a strange result")
+	}
+	return beaten{isNew: got[0] == "new", isHeld: got[0] == "held", holder: got[1]}, nil
+}
+
+func (s *redisStore) leave(ctx context.Context, id, instance string) error {
+	client, err := s.get(ctx)
+	if err != nil {
+		return err
+	}
+	return s.settle(leaveScript.Exec(ctx, client, s.keysOf(id), []string{id, instance}).Error())
+}
+
+func (s *redisStore) tidy(ctx context.Context, ids []string) (removed int, err error) {
+	client, err := s.get(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for _, id := range ids {
+		n, err := tidyScript.Exec(ctx, client, s.keysOf(id), []string{id}).AsInt64()
+		if s.settle(err) != nil {
+			return removed, err
+		}
+		removed += int(n)
+	}
+	return removed, nil
+}
+
+func (s *redisStore) list(ctx context.Context, most int) (ids []string, whole bool, err error) {
+	client, err := s.get(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	n, err := client.Do(ctx, client.B().Scard().Key(s.keys.index).Build()).AsInt64()
+	if s.settle(err) != nil {
+		return nil, false, err
+	}
+	if n <= int64(most) {
+		ids, err := client.Do(ctx, client.B().Smembers().Key(s.keys.index).Build()).AsStrSlice()
+		return ids, true, s.settle(err)
+	}
+	for cursor := uint64(0); len(ids) < most; {
+		part, err := client.Do(ctx, client.B().Sscan().Key(s.keys.index).Cursor(cursor).Count(readAhead).Build()).AsScanEntry()
+		if s.settle(err) != nil {
+			return nil, false, err
+		}
+		ids = append(ids, part.Elements...)
+		if cursor = part.Cursor; cursor == 0 {
+			break
+		}
+	}
+	return ids, false, nil
+}
+
+func (s *redisStore) read(ctx context.Context, ids []string) ([]reading, error) {
+	client, err := s.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	commands := make(rueidis.Commands, 0, 2*len(ids))
+	for _, id := range ids {
+		commands = append(commands,
+			client.B().Hmget().Key(s.keys.node+id).Field(fieldNames[:]...).Build(),
+			client.B().Pttl().Key(s.keys.heartbeat+id).Build())
+	}
+	results := client.DoMulti(ctx, commands...)
+	readings := make([]reading, len(ids))
+	for i := range ids {
+		if readings[i], err = s.parse(results[2*i], results[2*i+1]); s.settle(err) != nil {
+			return nil, err
+		}
+	}
+	return readings, nil
+}
+
+// parse makes a reading of two answers. A key of another type is no record.
+func (s *redisStore) parse(record, ttl rueidis.RedisResult) (r reading, err error) {
+	values, err := record.ToArray()
+	if refused, ok := rueidis.IsRedisErr(err); ok && strings.HasPrefix(refused.Error(), "WRONGTYPE") {
+		err = nil
+	}
+	if err != nil {
+		return r, err
+	}
+	for i := range min(len(values), fieldCount) {
+		if values[i].IsNil() {
+			continue
+		}
+		if r.fields[i], err = values[i].ToString(); err != nil {
+			return r, err
+		}
+	}
+	ms, err := ttl.AsInt64()
+	switch {
+	case err != nil:
+		return r, err
+	case ms >= 0:
+		r.ttl = time.Duration(min(ms, maxTTL)+1) * time.Millisecond
+	case ms == -1: // it is for ever, which it should not be
+		r.ttl = s.cfg.ttl()
+	}
+	return r, nil
+}
+
+// maxTTL is the longest life of a heartbeat in milliseconds, for arithmetic.
+const maxTTL = int64(365 * 24 * time.Hour / time.Millisecond)
+
+func (s *redisStore) announce(ctx context.Context, a announcement) error {
+	client, err := s.get(ctx)
+	if err != nil {
+		return err
+	}
+	message, err := json.Marshal(a)
+	if err != nil {
+		return err
+	}
+	return s.settle(client.Do(ctx, client.B().Publish().Channel(s.keys.channel).Message(rueidis.BinaryString(message)).Build()).Error())
+}
+
+func (s *redisStore) fence(ctx context.Context) error {
+	client, err := s.get(ctx)
+	if err != nil {
+		return err
+	}
+	if err := client.Do(ctx, client.B().Exists().Key(s.keys.index).Build()).Error(); s.settle(err) != nil {
+		return err
+	}
+	if !s.tracks.Load() {
+		s.marks.everything()
+	}
+	return nil
+}
+
+func (s *redisStore) close() {
+	s.cancel()
+	if c := s.client.Load(); c != nil {
+		(*c).Close()
+	}
+}
