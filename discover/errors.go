@@ -72,7 +72,7 @@ var refusals = map[string]Code{
 
 // explain makes an error of what went wrong with Redis.
 func explain(what string, err error) error {
-	if _, ok := errors.AsType[*Error](err); ok || err == nil {
+	if _, ok := err.(*Error); ok || err == nil { // what wraps one of ours is not ours
 		return err
 	}
 	e := &Error{Code: code.Unavailable, Message: what, cause: err}
@@ -80,6 +80,9 @@ func explain(what string, err error) error {
 		word, _, _ := strings.Cut(refused.Error(), " ")
 		if c, ok := refusals[word]; ok {
 			e.Code = c
+		}
+		if strings.HasPrefix(refused.Error(), "The user executing the script can't") { // which is NOPERM within one
+			e.Code = code.PermissionDenied
 		}
 		if strings.Contains(refused.Error(), "DB index") || strings.Contains(refused.Error(), "without any password configured") {
 			e.Code = code.InvalidArgument

@@ -11,7 +11,10 @@ const (
 	// bundle is how long marks wait for others, if nobody waits for them.
 	bundle = 2 * time.Millisecond
 	// tidyAtOnce is how many remains one node removes at a time.
-	tidyAtOnce = 100
+	tidyAtOnce = 1000
+	// maxListed is how much of the index is read in any case: more than there may be
+	// nodes, since not all are alive.
+	maxListed = 100_000
 )
 
 // reader is what the goroutine that reads owns.
@@ -132,7 +135,7 @@ func (rd *reader) choose(ctx context.Context, todo *round, now time.Time) (ids [
 	if todo.all || todo.list {
 		ctx, cancel := context.WithTimeout(ctx, rd.cfg.timeout())
 		defer cancel()
-		listed, whole, err := rd.store.list(ctx, 2*rd.cfg.maxNodes())
+		listed, whole, err := rd.store.list(ctx, max(maxListed, 2*rd.cfg.maxNodes()))
 		if err != nil {
 			return nil, nil, explain("read the list of nodes", err)
 		}

@@ -170,7 +170,7 @@ func (s *redisStore) run(ctx context.Context, m *marks, hear func(string)) {
 		if o.Sentinel.MasterSet == "" {
 			o.InitAddress = []string{addrs[attempt%len(addrs)]} // of a cluster it gives us the others
 		}
-		client, err := s.connect(o)
+		client, err := s.connect(ctx, o)
 		if err != nil {
 			s.lost(explain("connect to Redis", err))
 			if !sleep(ctx, s.cfg.retryDelay()) {
@@ -192,25 +192,47 @@ func (s *redisStore) run(ctx context.Context, m *marks, hear func(string)) {
 	}
 }
 
-func (s *redisStore) connect(o rueidis.ClientOption) (rueidis.Client, error) {
-	o.DisableCache = !s.tracks.Load()
-	client, err := rueidis.NewClient(o)
-	if errors.Is(err, rueidis.ErrNoCache) {
-		s.tracks.Store(false)
-		o.DisableCache = true
-		client, err = rueidis.NewClient(o)
+// connect returns a client that is connected.
+func (s *redisStore) connect(ctx context.Context, o rueidis.ClientOption) (rueidis.Client, error) {
+	o.ForceSingleClient = o.Sentinel.MasterSet == ""
+	client, err := s.newClient(o)
+	if err != nil || !o.ForceSingleClient || !isCluster(ctx, client) {
+		return client, err
 	}
-	if err != nil {
-		if client != nil {
-			client.Close()
-		}
-		return nil, err
-	}
-	if client.Mode() == rueidis.ClientModeCluster && !hasTag(s.cfg.prefix()) {
-		client.Close()
+	client.Close()
+	if !hasTag(s.cfg.prefix()) {
 		return nil, errorf(code.FailedPrecondition, "the Redis is a cluster, for which the prefix %s needs a hash tag, as in {netron}:discovery", s.cfg.prefix())
 	}
-	return client, nil
+	s.mu.Lock()
+	clear(s.dialed) // this was no failure
+	s.mu.Unlock()
+	o.ForceSingleClient = false
+	return s.newClient(o)
+}
+
+func (s *redisStore) newClient(o rueidis.ClientOption) (rueidis.Client, error) {
+	o.DisableCache = !s.tracks.Load()
+	client, err := rueidis.NewClient(o)
+	if err != nil && client != nil {
+		client.Close()
+	}
+	if errors.Is(err, rueidis.ErrNoCache) && !o.DisableCache {
+		s.tracks.Store(false)
+		return s.newClient(o)
+	}
+	return client, err
+}
+
+// isCluster asks Redis what it is. The client could find out by itself, but would go on
+// asking for the nodes of a cluster that is none.
+func isCluster(ctx context.Context, client rueidis.Client) bool {
+	info, err := client.Do(ctx, client.B().Arbitrary("HELLO").Build()).AsMap()
+	if err != nil {
+		return false
+	}
+	mode := info["mode"]
+	name, err := mode.ToString()
+	return err == nil && name == "cluster"
 }
 
 // hasTag reports whether all keys with the prefix are in one slot of a cluster.
@@ -222,10 +244,10 @@ func hasTag(prefix string) bool {
 // listen passes on announcements until ctx ends, or somebody asks for a new client, which
 // nobody does if there are no other addresses.
 func (s *redisStore) listen(ctx context.Context, client rueidis.Client, mayRenew bool, hear func(string)) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	if !s.cfg.NoEvents {
 		wg.Go(func() {
 			for ctx.Err() == nil {

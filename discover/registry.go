@@ -1,8 +1,10 @@
 package discover
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math"
 	"math/rand/v2"
@@ -129,11 +131,14 @@ func newRegistry(cfg Config, s store) *Registry {
 		watchers: watchers{all: make(map[*watcher]struct{})},
 		own:      newOwn(),
 		fences:   fences{wake: make(chan struct{}, 1)},
-		health:   health{parts: map[part]error{partRead: errNotYet}},
+		health:   health{parts: make(map[part]error)},
 		born:     time.Now(),
 		ready:    make(chan struct{}),
 		cancel:   cancel,
 		done:     make(chan struct{}),
+	}
+	if _, ok := s.(*redisStore); ok {
+		r.health.parts[partRead] = errNotYet
 	}
 	r.confirmed.Store(math.MinInt64)
 	r.marks.everything()
@@ -209,7 +214,7 @@ func (r *Registry) WaitReady(ctx context.Context) error {
 		case <-r.done:
 			return ErrClosed
 		case <-ctx.Done():
-			return explain("wait for Redis", errors.Join(ctx.Err(), r.Err()))
+			return explain("wait for Redis", fmt.Errorf("%w: %w", ctx.Err(), cmp.Or(r.Err(), errNotYet)))
 		}
 	}
 }

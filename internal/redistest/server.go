@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -33,6 +34,7 @@ type Server struct {
 	path string
 	dir  string
 	port int
+	args []string // further ones
 	run  *process // nil when it was killed
 }
 
@@ -42,14 +44,15 @@ type process struct {
 	done chan struct{} // closed when the process has ended
 }
 
-// Start starts a server, waits until it answers, and ends it with the test.
-func Start(t testing.TB) *Server {
+// Start starts a server, waits until it answers, and ends it with the test. Further
+// arguments are options of redis-server.
+func Start(t testing.TB, args ...string) *Server {
 	t.Helper()
 	path, err := exec.LookPath("redis-server")
 	if err != nil {
 		t.Fatal(Missing)
 	}
-	s := &Server{t: t, path: path, dir: t.TempDir()}
+	s := &Server{t: t, path: path, dir: t.TempDir(), args: args}
 	t.Cleanup(func() {
 		if s.run != nil {
 			s.Kill()
@@ -126,9 +129,10 @@ func (s *Server) signal(sig os.Signal) {
 // ended instead.
 func (s *Server) begin() bool {
 	s.t.Helper()
-	cmd := exec.Command(s.path,
+	cmd := exec.Command(s.path, slices.Concat([]string{
 		"--bind", "127.0.0.1", "--port", strconv.Itoa(s.port), "--dir", s.dir, "--logfile", s.logFile(),
-		"--save", "", "--appendonly", "no", "--daemonize", "no")
+		"--save", "", "--appendonly", "no", "--daemonize", "no",
+	}, s.args)...)
 	dieWithParent(cmd)
 	started := make(chan error)
 	run := &process{done: make(chan struct{})}
