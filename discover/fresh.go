@@ -103,8 +103,31 @@ func (r *Registry) ask(ctx context.Context) error {
 	}
 	r.answer()
 	r.stats.fences.Add(1)
-	if !r.marks.pending() {
-		r.confirm(at)
-	}
+	r.proof.note(r, at)
 	return nil
+}
+
+// proof is the last time that the store was asked such that its answer came behind all
+// marks of what had changed before.
+type proof struct {
+	mu   sync.Mutex
+	at   time.Duration // guarded by mu
+	upTo uint64        // the marks of what had changed before; guarded by mu
+}
+
+// note says that the store was asked at that time, and has answered.
+func (p *proof) note(r *Registry, at time.Duration) {
+	p.mu.Lock()
+	p.at, p.upTo = at, r.marks.made.Load()
+	p.mu.Unlock()
+	p.check(r)
+}
+
+// check notes when the view was current if it has the marks of the proof.
+func (p *proof) check(r *Registry) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if r.marks.seen.Load() >= p.upTo {
+		r.confirm(p.at)
+	}
 }

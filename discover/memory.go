@@ -157,4 +157,6 @@ func (s *memoryStore) announce(_ context.Context, a announcement) error {
 // fence returns at once: a change is marked before whoever makes it goes on.
 func (s *memoryStore) fence(context.Context) error { return nil }
 
+func (s *memoryStore) tells() bool { return true }
+
 func (s *memoryStore) close() {}

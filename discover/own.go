@@ -303,6 +303,9 @@ func (r *Registry) tell(ctx context.Context) error {
 	}
 	r.report(partBeat, nil)
 	r.answer()
+	if r.store.tells() {
+		r.proof.note(r, at.Sub(r.born))
+	}
 	r.stats.beats.Add(1)
 	o.mu.Lock()
 	wasTaken := o.taken

@@ -41,6 +41,7 @@ func (r *Registry) read(ctx context.Context) {
 			return
 		}
 		r.report(partRead, err)
+		r.proof.check(r)
 		if err != nil && !sleep(ctx, r.cfg.retryDelay()) {
 			return
 		}

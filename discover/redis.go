@@ -471,6 +471,8 @@ func (s *redisStore) fence(ctx context.Context) error {
 	return nil
 }
 
+func (s *redisStore) tells() bool { return s.tracks.Load() }
+
 func (s *redisStore) close() {
 	s.cancel()
 	if c := s.client.Load(); c != nil {

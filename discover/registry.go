@@ -45,6 +45,9 @@ type store interface {
 	// If the store can not tell, it has everything marked.
 	fence(ctx context.Context) error
 
+	// tells reports whether the answer to a beat comes behind the marks too.
+	tells() bool
+
 	// close gives up what run did not. It is called once, after all else.
 	close()
 }
@@ -60,6 +63,7 @@ type Registry struct {
 	watchers watchers
 	own      own
 	fences   fences
+	proof    proof
 	health   health
 	stats    counters
 
@@ -188,9 +192,9 @@ func (r *Registry) FindOne(query string) (n Node, ok bool) {
 	return *nodes[rand.IntN(trusted)], true
 }
 
-// Age returns how long ago the view was known to be what Redis has: less than about a
-// heartbeat while Redis is there. It is the time since the registry was made if that was
-// never so.
+// Age returns how long ago the view was known to be what Redis has: about a heartbeat at
+// most while Redis is there and tells what changes, else about Config.Reconcile. It is the
+// time since the registry was made if that was never so.
 func (r *Registry) Age() time.Duration {
 	return time.Since(r.born) - time.Duration(max(0, r.confirmed.Load()))
 }
