@@ -21,8 +21,8 @@ type fences struct {
 // at the same time share a question. It waits for the answer, for what has to be read
 // because of it, and for Redis if that is away.
 //
-// A registration, an update or a deregistration that had returned before is in the answer.
-// A node that died is in it as long as in the view: until its heartbeat has expired.
+// A registration or an update that had returned before is in the answer. A node that had
+// left before is not in it, or is suspect; one that died is in it as long as in the view.
 //
 // An error is of code invalid_argument for a query that makes no sense, unavailable or
 // that of ctx; Lookup still has an answer then.

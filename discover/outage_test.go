@@ -213,7 +213,8 @@ func TestDeathTimes(t *testing.T) {
 		time.Sleep(time.Minute)
 		f.flush()
 		f.away.Store(false)
-		time.Sleep(beatsPerTTL*defaultHeartbeat + 2*time.Second)
+		// Its life goes on from when the store is found to be there again.
+		time.Sleep(beatsPerTTL*defaultHeartbeat + 2*time.Second + 2*defaultRetryDelay)
 		f.wantComplete("after a death in an outage")
 		f.wantLeft("after a death in an outage", "n00", "n01")
 	})

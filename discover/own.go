@@ -102,7 +102,8 @@ func (o *own) unlock() { <-o.busy }
 //
 // An error of code invalid_argument says what is wrong with the node; one of code
 // unauthenticated, permission_denied or failed_precondition that Redis refuses it; others
-// are those of ctx and [ErrClosed]. Then it is not registered. That Redis is away is no
+// are those of ctx and [ErrClosed]. Then it is not registered, though Redis may have it for
+// a TTL if it had no time to answer. That Redis is away is no
 // error: it is told when it is back, and [Registry.WaitReady] waits for that.
 //
 // A registry has one node; to register it again changes it. The process that registers
@@ -281,7 +282,8 @@ func (r *Registry) tell(ctx context.Context) error {
 		return explain("register", err)
 	}
 	defer r.own.unlock()
-	ctx, cancel := context.WithTimeout(ctx, r.cfg.timeout())
+	whole := ctx
+	ctx, cancel := context.WithTimeout(whole, r.cfg.timeout())
 	defer cancel()
 	o := &r.own
 	o.mu.Lock()
@@ -290,7 +292,9 @@ func (r *Registry) tell(ctx context.Context) error {
 	o.mu.Unlock()
 	if n == nil {
 		err := r.ask(ctx)
-		r.report(partBeat, err)
+		if whole.Err() == nil {
+			r.report(partBeat, err)
+		}
 		return err
 	}
 	at := time.Now()
@@ -298,7 +302,9 @@ func (r *Registry) tell(ctx context.Context) error {
 	got, err := r.store.beat(ctx, &b)
 	if err != nil {
 		err = explain("register", err)
-		r.report(partBeat, err)
+		if whole.Err() == nil { // else it is the caller who gave up
+			r.report(partBeat, err)
+		}
 		return err
 	}
 	r.report(partBeat, nil)

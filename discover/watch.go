@@ -115,8 +115,8 @@ func (w *watcher) end() {
 	w.poke()
 }
 
-// begin adds a watcher, nil if the registry is closed.
-func (r *Registry) begin() *watcher {
+// begin adds a watcher, nil if the registry is closed, and has a goroutine run if it is to.
+func (r *Registry) begin(run func(w *watcher)) *watcher {
 	r.watchers.mu.Lock()
 	defer r.watchers.mu.Unlock()
 	if r.watchers.all == nil {
@@ -124,6 +124,9 @@ func (r *Registry) begin() *watcher {
 	}
 	w := &watcher{most: r.cfg.maxEvents(), wake: make(chan struct{}, 1), before: r.view.Load().nodes}
 	r.watchers.all[w] = struct{}{}
+	if run != nil {
+		r.wg.Go(func() { run(w) }) // here, since Close waits for it as soon as it has the lock
+	}
 	return w
 }
 
@@ -177,7 +180,7 @@ func (w *watcher) run(ctx context.Context, f func(Event) bool) error {
 // the kind [EventsLost] in their place: then [Registry.Nodes] says what there is.
 func (r *Registry) Watch(ctx context.Context) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
-		w := r.begin()
+		w := r.begin(nil)
 		if w == nil {
 			yield(Event{}, ErrClosed)
 			return
@@ -196,21 +199,29 @@ func (r *Registry) Watch(ctx context.Context) iter.Seq2[Event, error] {
 
 // On calls f for the events of [Registry.Watch], one after another on a goroutine of its
 // own, until stop is called or the registry is closed. Close waits for f, and stop does
-// not. A slow f holds up nobody else.
+// not. A slow f holds up nobody else; one that panics is logged, and called again.
 func (r *Registry) On(f func(Event)) (stop func()) {
-	w := r.begin()
-	if w == nil {
-		return func() {}
-	}
 	ctx, cancel := context.WithCancel(context.Background())
-	r.wg.Go(func() {
+	w := r.begin(func(w *watcher) {
 		defer r.end(w)
 		_ = w.run(ctx, func(e Event) bool { // it ends for one of two reasons, of which none is an error
-			f(e)
+			r.call(f, e)
 			return true
 		})
 	})
+	if w == nil {
+		cancel()
+	}
 	return cancel
+}
+
+func (r *Registry) call(f func(Event), e Event) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.complain("panic", "discover: a callback panics", "event", e.Kind.String(), "panic", p)
+		}
+	}()
+	f(e)
 }
 
 // change is what has become of a node: nil before it was there, and after it.

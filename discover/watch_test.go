@@ -98,6 +98,11 @@ func TestEvents(t *testing.T) {
 		}
 		early.wantAll("service unavailable s@1.0.0 by b", "service unavailable s@2.0.0 by b")
 
+		stop := c.On(func(Event) { panic("on purpose") })
+		again := watch(t, c)
+		again.wantAll("node joined a", "service available u by a")
+		stop()
+
 		late := 0
 		watching, cancel := context.WithCancel(ctx)
 		defer cancel()
