@@ -124,7 +124,7 @@ func TestModel(t *testing.T) {
 			if got := r.Nodes(); !slices.EqualFunc(want, got, func(a, b Node) bool { return a.same(&b) }) {
 				t.Fatalf("the view of %s differs (-want +got):\n%s", name, cmp.Diff(want, got, cmpopts.IgnoreFields(Node{}, "Updated")))
 			}
-			for range 20 {
+			for range 5 {
 				i := rnd.IntN(500)
 				for _, version := range []string{"", "@1.5.0", "@^1", "@>=2.0.0-0", "@3.x"} {
 					q := fmt.Sprint("service", i, version)

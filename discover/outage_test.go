@@ -312,6 +312,59 @@ func TestRedisOutages(t *testing.T) {
 	}
 }
 
+// TestFailover has sentinels replace a master that dies.
+func TestFailover(t *testing.T) {
+	t.Parallel()
+	master := redistest.Start(t)
+	host, port, _ := strings.Cut(master.Addr(), ":")
+	replica := redistest.Start(t, "--replicaof", host+" "+port)
+	rep := newRaw(t, replica)
+	eventually(t, "the replica follows", func() bool {
+		info, _ := rep.do("INFO", "replication").ToString()
+		return strings.Contains(info, "master_link_status:up")
+	})
+	sentinel := redistest.StartSentinel(t, master)
+	watcher := newRaw(t, sentinel)
+	eventually(t, "the sentinel knows the replica", func() bool {
+		replicas, _ := watcher.do("SENTINEL", "REPLICAS", "main").ToArray()
+		return len(replicas) == 1
+	})
+	cfg := quick()
+	cfg.Addrs, cfg.MasterSet, cfg.TTL, cfg.Timeout = []string{sentinel.Addr()}, "main", patience, time.Second
+	var all []*Registry
+	var left atomic.Int64
+	for i := range 3 {
+		r := startReady(t, cfg)
+		register(t, r, Node{ID: fmt.Sprint("n", i), Services: services("s")})
+		r.On(func(e Event) {
+			if e.Kind == NodeLeft {
+				left.Add(1)
+			}
+		})
+		all = append(all, r)
+	}
+	for _, r := range all {
+		eventually(t, "all are there", func() bool { return len(r.Find("s")) == len(all) })
+	}
+	master.Kill()
+	for _, r := range all {
+		eventually(t, "it notices", func() bool { return r.Err() != nil })
+	}
+	for _, r := range all {
+		eventually(t, "all is well at the new master", func() bool {
+			_, err := r.Fresh(t.Context(), "s")
+			return err == nil && r.Err() == nil && r.Stats().Suspect == 0
+		})
+	}
+	eventually(t, "the replica is the master", func() bool {
+		info, _ := rep.c.Do(t.Context(), rep.c.B().Arbitrary("INFO", "replication").Build()).ToString() // it has cut all connections
+		return strings.Contains(info, "role:master")
+	})
+	if n := left.Load(); n > 0 {
+		t.Errorf("nodes have left %d times", n)
+	}
+}
+
 // TestCloseWithoutRedis shows that Close does not wait for what does not come.
 func TestCloseWithoutRedis(t *testing.T) {
 	t.Parallel()

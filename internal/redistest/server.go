@@ -6,6 +6,7 @@
 package redistest
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -34,7 +35,7 @@ type Server struct {
 	path string
 	dir  string
 	port int
-	args []string // further ones
+	args []string // but those that say where
 	run  *process // nil when it was killed
 }
 
@@ -47,6 +48,23 @@ type process struct {
 // Start starts a server, waits until it answers, and ends it with the test. Further
 // arguments are options of redis-server.
 func Start(t testing.TB, args ...string) *Server {
+	t.Helper()
+	return start(t, slices.Concat([]string{"--save", "", "--appendonly", "no"}, args)...)
+}
+
+// StartSentinel starts a sentinel that watches a master under the name main, and is enough
+// to declare it dead.
+func StartSentinel(t testing.TB, master *Server) *Server {
+	t.Helper()
+	conf := filepath.Join(t.TempDir(), "sentinel.conf") // which it writes to
+	text := fmt.Sprintf("sentinel monitor main 127.0.0.1 %d 1\nsentinel down-after-milliseconds main 300\nsentinel failover-timeout main 3000\n", master.port)
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return start(t, conf, "--sentinel")
+}
+
+func start(t testing.TB, args ...string) *Server {
 	t.Helper()
 	path, err := exec.LookPath("redis-server")
 	if err != nil {
@@ -129,10 +147,9 @@ func (s *Server) signal(sig os.Signal) {
 // ended instead.
 func (s *Server) begin() bool {
 	s.t.Helper()
-	cmd := exec.Command(s.path, slices.Concat([]string{
-		"--bind", "127.0.0.1", "--port", strconv.Itoa(s.port), "--dir", s.dir, "--logfile", s.logFile(),
-		"--save", "", "--appendonly", "no", "--daemonize", "no",
-	}, s.args)...)
+	cmd := exec.Command(s.path, slices.Concat(s.args, []string{
+		"--bind", "127.0.0.1", "--port", strconv.Itoa(s.port), "--dir", s.dir, "--logfile", s.logFile(), "--daemonize", "no",
+	})...)
 	dieWithParent(cmd)
 	started := make(chan error)
 	run := &process{done: make(chan struct{})}
@@ -184,11 +201,15 @@ func answers(addr string, pid int) bool {
 	if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
 		return false
 	}
-	if _, err := io.WriteString(conn, "INFO server\r\nQUIT\r\n"); err != nil {
+	if _, err := io.WriteString(conn, "INFO server\r\n"); err != nil {
 		return false
 	}
-	info, err := io.ReadAll(conn)
-	return err == nil && strings.Contains(string(info), fmt.Sprintf("\r\nprocess_id:%d\r\n", pid))
+	for lines := bufio.NewScanner(conn); lines.Scan(); {
+		if id, ok := strings.CutPrefix(lines.Text(), "process_id:"); ok {
+			return id == strconv.Itoa(pid)
+		}
+	}
+	return false
 }
 
 // freePort returns a port that nobody listens on. It is none of those that the system
