@@ -67,7 +67,7 @@ type memoryStore struct {
 	cfg *Config
 }
 
-func (s *memoryStore) run(ctx context.Context, m *marks, hear func(string)) {
+func (s *memoryStore) run(ctx context.Context, m *marks, hear func(string), _ func(error)) {
 	if s.cfg.NoEvents {
 		hear = func(string) {}
 	}
@@ -103,15 +103,17 @@ func (s *memoryStore) beat(_ context.Context, b *beat) (beaten, error) {
 	return beaten{holder: holder}, nil
 }
 
-func (s *memoryStore) leave(_ context.Context, id, instance string) error {
+func (s *memoryStore) leave(_ context.Context, id, instance string) (left bool, err error) {
 	h := s.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if k := h.live(id); k != nil && k.fields[fieldInstance] == instance {
-		delete(h.records, id)
-		h.mark(id)
+	k := h.live(id)
+	if k != nil && k.fields[fieldInstance] != instance {
+		return false, nil
 	}
-	return nil
+	delete(h.records, id)
+	h.mark(id)
+	return true, nil
 }
 
 func (s *memoryStore) list(context.Context, int) ([]string, bool, error) {

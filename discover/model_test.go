@@ -96,8 +96,8 @@ func TestModel(t *testing.T) {
 			case n == nil:
 				write(newModelNode(rnd, id), typeRegistered)
 			case k == 0:
-				if err := writer.leave(ctx, id, n.Instance); err != nil {
-					t.Fatal(err)
+				if left, err := writer.leave(ctx, id, n.Instance); err != nil || !left {
+					t.Fatalf("leave() = %t, %v", left, err)
 				}
 				writer.announce(ctx, announce(typeDeregistered, n, time.Now()))
 				delete(m, id)

@@ -39,8 +39,11 @@ func (s *flaky) beat(ctx context.Context, b *beat) (beaten, error) {
 	return s.store.beat(ctx, b)
 }
 
-func (s *flaky) leave(ctx context.Context, id, instance string) error {
-	return errors.Join(s.check(), s.store.leave(ctx, id, instance))
+func (s *flaky) leave(ctx context.Context, id, instance string) (bool, error) {
+	if err := s.check(); err != nil {
+		return false, err
+	}
+	return s.store.leave(ctx, id, instance)
 }
 
 func (s *flaky) list(ctx context.Context, most int) ([]string, bool, error) {

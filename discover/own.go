@@ -223,14 +223,17 @@ func (r *Registry) Deregister(ctx context.Context) error {
 	r.report(partBeat, nil)
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if err := r.store.leave(ctx, n.ID, n.Instance); err != nil {
+	left, err := r.store.leave(ctx, n.ID, n.Instance)
+	if err != nil {
 		if !wasTold && !isCertain(explain("", err)) {
 			return nil // it never was there, as far as anybody knows
 		}
 		return explain("deregister", err)
 	}
-	r.marks.node(n.ID, true)
-	r.announce(ctx, typeDeregistered, n)
+	if left { // else another process has the id
+		r.marks.node(n.ID, true)
+		r.announce(ctx, typeDeregistered, n)
+	}
 	return nil
 }
 

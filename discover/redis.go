@@ -65,7 +65,8 @@ return {state, holder}`)
 	leaveScript = rueidis.NewLuaScriptNoSha(`local holder = redis.call('HGET', KEYS[1], 'instance')
 if holder and holder ~= ARGV[2] then return 0 end
 redis.call('DEL', KEYS[1], KEYS[2])
-return redis.call('SREM', KEYS[3], ARGV[1])`)
+redis.call('SREM', KEYS[3], ARGV[1])
+return 1`)
 
 	// Argument: id.
 	tidyScript = rueidis.NewLuaScriptNoSha(`if redis.call('EXISTS', KEYS[1], KEYS[2]) ~= 0 then return 0 end
@@ -162,7 +163,7 @@ func (s *redisStore) invalidated(keys []rueidis.RedisMessage) {
 }
 
 // run connects, and connects anew to the next address when Redis does not answer.
-func (s *redisStore) run(ctx context.Context, m *marks, hear func(string)) {
+func (s *redisStore) run(ctx context.Context, m *marks, hear func(string), deaf func(error)) {
 	s.marks = m
 	addrs := s.options.InitAddress
 	for attempt := 0; ctx.Err() == nil; attempt++ {
@@ -182,7 +183,7 @@ func (s *redisStore) run(ctx context.Context, m *marks, hear func(string)) {
 		s.fails.Store(0)
 		s.attempted()
 		m.everything()
-		s.listen(ctx, client, len(o.InitAddress) < len(addrs), hear)
+		s.listen(ctx, client, len(o.InitAddress) < len(addrs), hear, deaf)
 		if ctx.Err() != nil {
 			return // close gives the client up
 		}
@@ -243,16 +244,20 @@ func hasTag(prefix string) bool {
 
 // listen passes on announcements until ctx ends, or somebody asks for a new client, which
 // nobody does if there are no other addresses.
-func (s *redisStore) listen(ctx context.Context, client rueidis.Client, mayRenew bool, hear func(string)) {
+func (s *redisStore) listen(ctx context.Context, client rueidis.Client, mayRenew bool, hear func(string), deaf func(error)) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if !s.cfg.NoEvents {
+		hooked := rueidis.WithOnSubscriptionHook(ctx, func(rueidis.PubSubSubscription) { deaf(nil) })
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				_ = client.Receive(ctx, client.B().Subscribe().Channel(s.keys.channel).Build(), func(m rueidis.PubSubMessage) { hear(m.Message) })
-				sleep(ctx, s.cfg.retryDelay()) // that Redis is away is noticed elsewhere
+				err := client.Receive(hooked, client.B().Subscribe().Channel(s.keys.channel).Build(), func(m rueidis.PubSubMessage) { hear(m.Message) })
+				if ctx.Err() == nil && err != nil {
+					deaf(err)
+				}
+				sleep(ctx, s.cfg.retryDelay())
 			}
 		})
 	}
@@ -343,12 +348,13 @@ func (s *redisStore) beat(ctx context.Context, b *beat) (beaten, error) {
 	return beaten{isNew: got[0] == "new", isHeld: got[0] == "held", holder: got[1]}, nil
 }
 
-func (s *redisStore) leave(ctx context.Context, id, instance string) error {
+func (s *redisStore) leave(ctx context.Context, id, instance string) (left bool, err error) {
 	client, err := s.get(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
-	return s.settle(leaveScript.Exec(ctx, client, s.keysOf(id), []string{id, instance}).Error())
+	n, err := leaveScript.Exec(ctx, client, s.keysOf(id), []string{id, instance}).AsInt64()
+	return n == 1, s.settle(err)
 }
 
 func (s *redisStore) tidy(ctx context.Context, ids []string) (removed int, err error) {

@@ -311,8 +311,8 @@ func TestOddRecords(t *testing.T) {
 	ts.do("SET", tsNode+"string", "x")
 	ts.do("SET", tsHeartbeat+"string", "1")
 	ts.do("SADD", tsIndex, "string", "", strings.Repeat("x", 300), "a\xff")
-	ts.tsBeat("dead", "h:1", good)
-	ts.do("DEL", tsHeartbeat+"dead")
+	ts.do("HSET", tsNode+"dead", "address", "h:1", "services", good, "timestamp", "1")
+	ts.do("SADD", tsIndex, "dead")
 
 	odd := map[string][]string{
 		"future":   {"address", "h:1", "services", good, "timestamp", "99999999999999999999"},
@@ -411,6 +411,7 @@ func TestRefusals(t *testing.T) {
 	s := redistest.Start(t)
 	admin := newRaw(t, s)
 	admin.do("ACL", "SETUSER", "reader", "on", ">secret", "~*", "&*", "+@all", "-hset")
+	admin.do("ACL", "SETUSER", "deaf", "on", ">secret", "~*", "resetchannels", "+@all")
 	admin.do("ACL", "SETUSER", "untold", "on", ">secret", "~*", "&*", "+@all", "-client|tracking", "-cluster")
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -435,6 +436,15 @@ func TestRefusals(t *testing.T) {
 	}
 	if got, err := r.Fresh(ctx, "s"); err != nil || len(got) != 1 {
 		t.Errorf("Fresh() without tracking = %v, %v", got, err)
+	}
+
+	r, err = try("deaf", "secret")
+	if err != nil {
+		t.Errorf("Register() without the channel = %v", err)
+	}
+	eventually(t, "it says that it hears nothing", func() bool { return codeOf(r.Err()) == code.PermissionDenied })
+	if got, err := r.Fresh(ctx, "s"); err != nil || len(got) != 2 {
+		t.Errorf("Fresh() without the channel = %v, %v", got, err)
 	}
 
 	admin.do("CONFIG", "SET", "maxmemory", "1")

@@ -18,16 +18,16 @@ import (
 // store is where the records are: Redis, or the memory of this process. All methods may
 // be called at the same time.
 type store interface {
-	// run stays connected until ctx ends. It marks what changes, and passes on
-	// announcements; hear does not block.
-	run(ctx context.Context, m *marks, hear func(message string))
+	// run stays connected until ctx ends. It marks what changes, passes on announcements,
+	// and says why it hears none, or nil when it does. Neither function blocks.
+	run(ctx context.Context, m *marks, hear func(message string), deaf func(error))
 
 	// beat writes a record and lets it expire. It does not if another instance has the
 	// id and lives, unless claim is set.
 	beat(ctx context.Context, b *beat) (beaten, error)
 
-	// leave removes the record of an instance.
-	leave(ctx context.Context, id, instance string) error
+	// leave removes the record of an instance, if that has the id.
+	leave(ctx context.Context, id, instance string) (left bool, err error)
 
 	// list returns the index, or about so many of it, and says whether that is all.
 	list(ctx context.Context, most int) (ids []string, whole bool, err error)
@@ -147,7 +147,8 @@ func newRegistry(cfg Config, s store) *Registry {
 	r.confirmed.Store(math.MinInt64)
 	r.marks.everything()
 	r.view.Store(newSnapshot(nil))
-	r.wg.Go(func() { s.run(ctx, r.marks, r.hear) })
+	deaf := func(err error) { r.report(partListen, explain("listen to announcements", err)) }
+	r.wg.Go(func() { s.run(ctx, r.marks, r.hear, deaf) })
 	r.wg.Go(func() { r.read(ctx) })
 	r.wg.Go(func() { r.keep(ctx) })
 	r.wg.Go(func() { r.fence(ctx) })

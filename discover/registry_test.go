@@ -244,7 +244,18 @@ func TestOneID(t *testing.T) {
 		if !at("b:1")() {
 			t.Error("the earlier one has the id back")
 		}
-		if err := b.Close(ctx); err != nil {
+		other := w.node(quick(), Node{ID: "y"})
+		announced := b.Stats().Announced
+		a2 := w.node(quick(), Node{ID: "x", Address: "c:1"})
+		events2 := watch(t, c)
+		eventually(t, "the last one has the id", at("c:1"))
+		eventually(t, "the one before notices", func() bool { return errors.Is(b.Err(), ErrTaken) })
+		if err := b.Close(ctx); err != nil || b.Stats().Announced != announced || !at("c:1")() {
+			t.Errorf("Close() of one without its id = %v, %+v", err, b.Stats())
+		}
+		other.Close(ctx)
+		events2.want(NodeLeft, "y")
+		if err := a2.Close(ctx); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, "the earlier one has the id back", at("a:1"))
