@@ -377,6 +377,9 @@ func TestTooMany(t *testing.T) {
 	if _, ok := r.Node("first"); !ok {
 		t.Error("the first one was put out")
 	}
+	if ids, whole, err := r.store.list(t.Context(), 500); err != nil || whole || len(ids) < 500 || len(ids) > 2000 {
+		t.Errorf("list() of an index beyond the limit = %d ids, %t, %v", len(ids), whole, err)
+	}
 	if _, err := r.Fresh(t.Context(), "x"); err != nil || len(r.Nodes()) != 10 {
 		t.Errorf("%v, %d nodes", err, len(r.Nodes()))
 	}
