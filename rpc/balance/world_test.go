@@ -272,7 +272,7 @@ type load struct {
 }
 
 func (w *world) load(ctx context.Context, k *workerClient, pause time.Duration) *load {
-	return w.loadOf(ctx, k, pause, 1<<40)
+	return w.loadOf(ctx, k, pause, 1<<30)
 }
 
 // loadOf is load of n calls.
