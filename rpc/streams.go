@@ -270,6 +270,7 @@ func asStreamError(err error) error {
 func (s *servedStreams) talk(dst []byte, f *reflectMethod, in []reflect.Value) ([]byte, error) {
 	from, of := s.ins[len(s.ins)-1], f.streams[len(f.streams)-1]
 	return s.result(dst, reflect.Value{}, func(o *stream.Out) error {
+		o.Closed = func() { s.cancel(context.Canceled) }
 		d := of.Join(from, o)
 		results := f.call(append(in[:len(in)-1], d))
 		var err error

@@ -141,11 +141,15 @@ func (d *Duplex[R, W]) closeSend() {
 }
 
 // Close ends what this side sends and gives up what it receives. Any goroutine may call it: a
-// Send and a Recv that wait return [io.ErrClosedPipe]. It returns nil.
+// Send and a Recv that wait return [io.ErrClosedPipe]. The context of a method ends with it. It
+// returns nil.
 func (d *Duplex[R, W]) Close() error {
 	d.lockSend()
 	d.closeSend()
 	d.sendMu.Unlock()
 	d.in.Close()
+	if d.out.Closed != nil {
+		d.out.Closed()
+	}
 	return nil
 }

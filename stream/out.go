@@ -21,6 +21,9 @@ type Out struct {
 	// Failed is told of an error of the source, before the reader is. Nil means nothing to do.
 	Failed func(error)
 
+	// Closed is called when a [Duplex] has been closed. Nil means nothing to do.
+	Closed func()
+
 	// Error makes of why the stream cannot go on what its source sees. Nil leaves it as it is.
 	Error func(error) error
 
