@@ -35,6 +35,7 @@ var layers = map[string]layer{
 	"internal/buf":     {pure: true},
 	"internal/memlink": {},
 
+	"internal/redisurl":  {deps: []string{"github.com/redis/rueidis"}},
 	"internal/redistest": {}, // a real redis-server for tests
 
 	// The judge of the implementation shares no code with it.
@@ -62,11 +63,11 @@ var layers = map[string]layer{
 
 	"pubsub": {own: []string{"internal/code"}, pure: true}, // neither rpc nor codec: the root connects them
 	"pubsub/redisbus": {
-		own:  []string{"pubsub", "codec", "internal/code"},
+		own:  []string{"pubsub", "codec", "internal/code", "internal/redisurl"},
 		deps: []string{"github.com/redis/rueidis"},
 	},
 	"discover": { // usable alone
-		own:  []string{"internal/code"},
+		own:  []string{"internal/code", "internal/redisurl"},
 		deps: []string{"github.com/redis/rueidis", "github.com/Masterminds/semver/v3"},
 	},
 

@@ -16,6 +16,22 @@ const pingPongBytes = 56
 // EchoTCP answers each ping on the connections of ln until ln is closed. It is
 // the other side of [PingPong].
 func EchoTCP(ln net.Listener) error {
+	return serveTCP(ln, func(c net.Conn) {
+		buf := make([]byte, pingPongBytes)
+		for {
+			if _, err := io.ReadFull(c, buf); err != nil {
+				return
+			}
+			if _, err := c.Write(buf); err != nil {
+				return
+			}
+		}
+	})
+}
+
+// serveTCP calls serve for each connection of ln, which is then closed, until ln is closed, and waits for
+// all of them.
+func serveTCP(ln net.Listener, serve func(c net.Conn)) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for {
@@ -24,19 +40,11 @@ func EchoTCP(ln net.Listener) error {
 			if errors.Is(err, net.ErrClosed) {
 				return nil
 			}
-			return fmt.Errorf("bench: echo: %w", err)
+			return fmt.Errorf("bench: accept: %w", err)
 		}
 		wg.Go(func() {
 			defer c.Close()
-			buf := make([]byte, pingPongBytes)
-			for {
-				if _, err := io.ReadFull(c, buf); err != nil {
-					return
-				}
-				if _, err := c.Write(buf); err != nil {
-					return
-				}
-			}
+			serve(c)
 		})
 	}
 }

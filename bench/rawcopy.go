@@ -2,11 +2,9 @@ package bench
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
-	"sync"
 	"time"
 )
 
@@ -14,31 +12,19 @@ import (
 // first octet of a connection says how much to read at a time, in units of 4 KiB; when all has
 // come it sends one back. It is the other side of the copies that [Stream] compares with.
 func SinkTCP(ln net.Listener) error {
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	for {
-		c, err := ln.Accept()
-		if err != nil {
-			if errors.Is(err, net.ErrClosed) {
-				return nil
-			}
-			return fmt.Errorf("bench: sink: %w", err)
+	return serveTCP(ln, func(c net.Conn) {
+		var unit [1]byte
+		if _, err := io.ReadFull(c, unit[:]); err != nil {
+			return
 		}
-		wg.Go(func() {
-			defer c.Close()
-			var unit [1]byte
-			if _, err := io.ReadFull(c, unit[:]); err != nil {
-				return
+		buf := make([]byte, max(int(unit[0]), 1)<<12)
+		for {
+			if _, err := c.Read(buf); err != nil {
+				break
 			}
-			buf := make([]byte, max(int(unit[0]), 1)<<12)
-			for {
-				if _, err := c.Read(buf); err != nil {
-					break
-				}
-			}
-			_, _ = c.Write(unit[:]) // whoever waits for it knows by the end, too
-		})
-	}
+		}
+		_, _ = c.Write(unit[:]) // whoever waits for it knows by the end, too
+	})
 }
 
 // copies are copies over plain TCP with several sizes of writes and reads.

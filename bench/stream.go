@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/d-e-v-grid/netron"
 	"github.com/d-e-v-grid/netron/internal/demo"
@@ -52,7 +53,9 @@ func source(chunk int, reserve bool, more func() bool) io.Reader {
 			if err != nil {
 				return err
 			}
-			if !reserve {
+			if reserve {
+				clear(p) // they are made here
+			} else {
 				copy(p, pattern)
 			}
 			if err := w.Commit(chunk); err != nil {
@@ -229,14 +232,14 @@ func (r *streamRun) download(ctx context.Context, d time.Duration) (n int64, err
 // the calls took.
 func (r *streamRun) call(ctx context.Context) (stop func() (*hdrhistogram.Histogram, error)) {
 	ctx, cancel := context.WithCancel(ctx)
-	type outcome struct {
-		h   *hdrhistogram.Histogram
-		err error
-	}
-	outcomes := make(chan outcome, r.Calls)
-	for range r.Calls {
-		go func() {
-			h := newHistogram()
+	var group errgroup.Group
+	all := make([]*hdrhistogram.Histogram, 1+r.Calls)
+	for i := range all {
+		h := newHistogram()
+		if all[i] = h; i == 0 { // so that there is one without callers
+			continue
+		}
+		group.Go(func() error {
 			for ctx.Err() == nil {
 				begin := time.Now()
 				sum, err := r.client.Add(context.Background(), 2, 3)
@@ -244,25 +247,16 @@ func (r *streamRun) call(ctx context.Context) (stop func() (*hdrhistogram.Histog
 					err = fmt.Errorf("bench: mixed: add(2, 3) = %v", sum)
 				}
 				if err != nil {
-					outcomes <- outcome{h, err}
-					return
+					return err
 				}
 				_ = h.RecordValue(min(int64(time.Since(begin)), maxTracked)) // within range
 			}
-			outcomes <- outcome{h, nil}
-		}()
+			return nil
+		})
 	}
 	return func() (*hdrhistogram.Histogram, error) {
 		cancel()
-		all := []*hdrhistogram.Histogram{newHistogram()}
-		var first error
-		for range r.Calls {
-			o := <-outcomes
-			all = append(all, o.h)
-			if first == nil {
-				first = o.err
-			}
-		}
-		return merged(all), first
+		err := group.Wait()
+		return merged(all), err
 	}
 }

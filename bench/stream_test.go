@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"testing"
 
+	"github.com/d-e-v-grid/netron/codec"
 	"github.com/d-e-v-grid/netron/engine"
 	"github.com/d-e-v-grid/netron/mux"
 )
@@ -56,6 +59,37 @@ func pumpChunks(b *testing.B, from, to *mux.Session, size int) {
 	}
 	if err := <-sent; err != nil {
 		b.Fatal(err)
+	}
+}
+
+// writeChunks sends n chunks and ends the stream.
+func writeChunks(w *mux.StreamWriter, size, n int) error {
+	data := make([]byte, size)
+	for range n {
+		buf := w.Begin(size + 5)
+		buf.B = codec.AppendBytes(buf.B, data)
+		if err := w.Send(context.Background(), buf); err != nil {
+			return err
+		}
+	}
+	w.Close()
+	<-w.Done()
+	return w.Err()
+}
+
+// readChunks reads a stream to its end, which must have at least n bytes.
+func readChunks(r *mux.StreamReader, n int) error {
+	for {
+		p, err := r.Next(context.Background())
+		switch {
+		case errors.Is(err, io.EOF) && n > 0:
+			return fmt.Errorf("%d bytes did not come", n)
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		}
+		n -= len(p)
 	}
 }
 

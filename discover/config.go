@@ -13,6 +13,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/d-e-v-grid/netron/internal/code"
+	"github.com/d-e-v-grid/netron/internal/redisurl"
 )
 
 // Config describes a [Registry]. The zero value works with a Redis on this machine: a
@@ -98,7 +99,6 @@ type Config struct {
 }
 
 const (
-	defaultURL         = "redis://127.0.0.1:6379"
 	defaultPrefix      = "netron:discovery"
 	defaultHeartbeat   = 5 * time.Second
 	defaultCleanup     = time.Minute
@@ -113,8 +113,6 @@ const (
 
 	maxPrefixBytes = 256
 
-	// bufferBytes is the size of each of the two buffers of a connection.
-	bufferBytes = 64 << 10
 	// readAhead is how many nodes are read by one batch: few enough that no client takes
 	// the batch for one that blocks, which would go over another connection.
 	readAhead = 256
@@ -182,13 +180,9 @@ func (c *Config) check() error {
 
 // options returns how to connect.
 func (c *Config) options() (rueidis.ClientOption, error) {
-	url := c.URL
-	if url == "" {
-		url = defaultURL
-	}
-	o, err := rueidis.ParseURL(url)
+	o, err := redisurl.Options(c.URL, c.TLS, c.timeout())
 	if err != nil {
-		return o, &Error{Code: code.InvalidArgument, Message: "the URL of Redis makes no sense", cause: withoutURL(err)}
+		return o, &Error{Code: code.InvalidArgument, Message: "the URL of Redis makes no sense", cause: err}
 	}
 	if c.URL == "" && len(c.Addrs) > 0 {
 		o.InitAddress = nil
@@ -205,22 +199,12 @@ func (c *Config) options() (rueidis.ClientOption, error) {
 	if c.MasterSet != "" {
 		o.Sentinel.MasterSet = c.MasterSet
 	}
-	if c.TLS != nil {
-		o.TLSConfig = c.TLS.Clone()
-	}
 	o.InitAddress = slices.Clip(o.InitAddress)
 	o.Sentinel.TLSConfig = o.TLSConfig
 	o.Sentinel.TopologyRefreshInterval = defaultTimeout // a missed +switch-master is never noticed otherwise
-	o.Dialer.Timeout = c.timeout()
-	o.Dialer.KeepAlive = min(time.Second, c.timeout()) // of silence, before Redis is asked whether it is there
-	o.ConnWriteTimeout = c.timeout()
-	o.ReadBufferEachConn = bufferBytes
-	o.WriteBufferEachConn = bufferBytes
-	o.PipelineMultiplex = -1                 // one connection: what it reads, it is told the changes of
-	o.ClientTrackingOptions = []string{}     // of everything it reads
-	o.CacheSizeEachConn = 1 << 10            // it is not used
-	o.ClusterOption.MaxMovedRedirections = 8 // not for ever
-	o.DisableRetry = true                    // the registry tries again
+	o.ClientTrackingOptions = []string{}                // the connection is told the changes of everything it reads
+	o.CacheSizeEachConn = 1 << 10                       // it is not used
+	o.ClusterOption.MaxMovedRedirections = 8            // not for ever
 	return o, nil
 }
 

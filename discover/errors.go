@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net/url"
 	"strings"
 
 	"github.com/redis/rueidis"
@@ -104,12 +103,4 @@ func explain(what string, err error) error {
 func isCertain(err error) bool {
 	e, ok := errors.AsType[*Error](err)
 	return ok && e.Code != code.Unavailable && e.Code != code.Canceled && e.Code != code.DeadlineExceeded
-}
-
-// withoutURL takes the URL out of an error, which may hold a password.
-func withoutURL(err error) error {
-	if e, ok := errors.AsType[*url.Error](err); ok {
-		return e.Err
-	}
-	return err
 }

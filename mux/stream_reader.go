@@ -312,16 +312,16 @@ func (r *StreamReader) grant() (first bool) {
 	return r.streams.sendCredit(r.id, n)
 }
 
-// resize looks at the window when got bytes have come in a time and this side has read everything.
+// resize looks at the window when got bytes have come, which took some nanoseconds, and this side has read everything.
 // It doubles if less than three round trips of what comes fit in: then it is what holds the writer
 // up. A single grant says nothing of the rate: readers read in bursts. Beside calls, which wait
 // behind what is on its way, two round trips are enough, and what is more than twice that is halved,
 // down to twice the first window: the rate falls with it. mu is held.
-func (r *StreamReader) resize(got, time int64) {
+func (r *StreamReader) resize(got, took int64) {
 	calls := r.streams.session.callsSeen()
 	isShared := calls-r.calls > 1
 	r.calls = calls
-	trip := float64(got) * float64(r.trip) / float64(max(time, 1)) // bytes of a round trip
+	trip := float64(got) * float64(r.trip) / float64(max(took, 1)) // bytes of a round trip
 	trips := 3.0
 	if isShared {
 		trips = 2

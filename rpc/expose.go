@@ -308,7 +308,7 @@ func (f *reflectMethod) invokeStreams(ctx context.Context, args []byte, n int, l
 	}
 	out, err = streams.result(dst, value, func(o *stream.Out) error { return f.returns.Send(o, value) })
 	if answering = err == nil; !answering {
-		closeSource(value)
+		streams.closeSource(value)
 	}
 	return out, err
 }

@@ -89,7 +89,7 @@ func relayStream(ctx context.Context, member string, through *conn, raw codec.Ra
 	}
 	r, err := through.openReader(raw)
 	if err == nil {
-		in := stream.NewIn(ctx, r, stream.Incoming{Limits: through.endpoint.cfg.Limits, Error: asStreamError})
+		in := stream.NewIn(ctx, r, through.incoming(member, nil, nil))
 		streams.ins = append(streams.ins, in)
 		items, _ := reflect.TypeAssert[iter.Seq2[codec.Raw, error]](rawSequence().Receive(in))
 		if out, err = streams.pass(dst, items); err == nil {

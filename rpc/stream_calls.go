@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 	"reflect"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -416,7 +415,7 @@ func (c *streamCall) sendArgument(a *argumentStream) {
 		why := "its goroutine ended"
 		if v := recover(); v != nil {
 			why = "it panicked"
-			c.conn.endpoint.cfg.logger().Error("netron: panic in a stream", "service", c.stub.Name(), "method", c.method, "panic", v, "stack", string(debug.Stack()))
+			c.conn.logStreamPanic(c.method, v)
 		}
 		c.failed(a, errors.New(why))
 		a.writer.Fail(errInternal().Message, errInternal())
@@ -529,16 +528,11 @@ func (c *streamCall) receive(payload []byte) (*stream.In, error) {
 	if err != nil {
 		return nil, err
 	}
-	return stream.NewIn(c.ctx, r, stream.Incoming{
-		Limits: c.conn.endpoint.cfg.Limits,
-		Error:  asStreamError,
-		Ended:  c.end,
-		Unseen: func(err error) {
-			if c.ctx.Err() == nil {
-				c.conn.endpoint.cfg.logger().Warn("netron: a stream without errors has failed", "service", c.stub.Name(), "method", c.method, "error", err)
-			}
-		},
-	}), nil
+	return stream.NewIn(c.ctx, r, c.conn.incoming(c.method, c.end, func(err error) {
+		if c.ctx.Err() == nil {
+			c.conn.endpoint.cfg.logger().Warn("netron: a stream without errors has failed", "service", c.stub.Name(), "method", c.method, "error", err)
+		}
+	})), nil
 }
 
 // openReader opens the stream that an answer announces.

@@ -113,7 +113,7 @@ func (s *servedStreams) argument(d *codec.Decoder) (*stream.In, error) {
 	if err != nil {
 		return nil, streamOpenError(err)
 	}
-	in := stream.NewIn(s.ctx, r, stream.Incoming{Limits: s.conn.endpoint.cfg.Limits, Error: asStreamError, Unseen: s.failedUnseen})
+	in := stream.NewIn(s.ctx, r, s.conn.incoming(s.method, nil, s.failedUnseen))
 	s.ins = append(s.ins, in)
 	return in, nil
 }
@@ -203,16 +203,33 @@ func (s *servedStreams) send() {
 // finish ends the streams of a request that has returned one, and releases what it was made of.
 func (s *servedStreams) finish() {
 	s.end(context.Canceled)
-	closeSource(s.value)
+	s.closeSource(s.value)
 }
 
 // closeSource closes what a stream was made of, if it can be.
-func closeSource(v reflect.Value) {
+func (s *servedStreams) closeSource(v reflect.Value) {
 	if !v.IsValid() {
 		return
 	}
+	defer func() {
+		if v := recover(); v != nil {
+			s.conn.logStreamPanic(s.method, v)
+		}
+	}()
 	if c, ok := reflect.TypeAssert[io.Closer](v); ok && c != nil {
 		_ = c.Close()
+	}
+}
+
+// incoming describes a stream of a method that the peer writes.
+func (c *conn) incoming(method string, ended func(), unseen func(error)) stream.Incoming {
+	return stream.Incoming{
+		Limits:   c.endpoint.cfg.Limits,
+		Error:    asStreamError,
+		Ended:    ended,
+		Go:       c.endpoint.begin,
+		Panicked: func(v any) { c.logStreamPanic(method, v) },
+		Unseen:   unseen,
 	}
 }
 

@@ -717,3 +717,52 @@ func TestSourceIsClosedOnce(t *testing.T) {
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// grenade is an item that panics when it is decoded.
+type grenade struct{}
+
+func (*grenade) DecodeNetron(*codec.Decoder) error { panic("a secret") }
+
+// TestStreamPanicsElsewhere panics in code of the application that no goroutine of its own runs:
+// in a method of an item for a channel, and in Close of what a method has returned.
+func TestStreamPanicsElsewhere(t *testing.T) {
+	inStreamWorld(t, func(t *testing.T, w *streamWorld) {
+		ctx := t.Context()
+		s := NewService("grenades", "1.0.0")
+		Func(s, "take", func(_ context.Context, c <-chan grenade) int {
+			n := 0
+			for range c {
+				n++
+			}
+			return n
+		})
+		Func(s, "give", func(context.Context) (io.ReadCloser, error) {
+			return closer{strings.NewReader("x"), func() { panic("a secret") }}, nil
+		})
+		if err := w.far.ExposeService(s); err != nil {
+			t.Fatal(err)
+		}
+		stub, err := w.peer.Service(ctx, "grenades")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := stub.Call(ctx, "take", nil, numbers(3)); err == nil || strings.Contains(err.Error(), "secret") {
+			t.Errorf("Call(take) = %v, want an error without the text of the panic", err)
+		}
+		var r io.Reader
+		if err := stub.Call(ctx, "give", &r); err != nil {
+			t.Fatal(err)
+		}
+		if p, err := io.ReadAll(r); string(p) != "x" || err != nil {
+			t.Errorf("give = %q, %v, want x", p, err)
+		}
+		var c <-chan grenade
+		if err := w.stub.Call(ctx, "count", &c, 3); err != nil {
+			t.Fatal(err)
+		}
+		for range c {
+			t.Error("an item that panics was passed on")
+		}
+		<-w.service.released
+	})
+}

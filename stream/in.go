@@ -24,6 +24,13 @@ type Incoming struct {
 	// Ended is called once, when the stream has ended or was given up. Nil means nothing to do.
 	Ended func()
 
+	// Go runs a function that passes items on to a channel, on a goroutine that somebody waits
+	// for, and reports false if it is too late for that. Required.
+	Go func(func()) bool
+
+	// Panicked is told of a panic of a decoder on such a goroutine. Nil means nothing to do.
+	Panicked func(v any)
+
 	// Unseen is called, before its user sees the end, if the stream has failed and its form
 	// has no place for an error. Nil means nothing to do.
 	Unseen func(error)
@@ -115,6 +122,29 @@ func (s *In) end(seen bool) {
 		s.Unseen(s.err)
 	}
 	s.ended()
+}
+
+// feed runs pass, which passes all items on to a channel, and then calls closed. What panics in it,
+// in a method of an item, ends the stream.
+func (s *In) feed(pass, closed func()) {
+	run := func() {
+		defer closed()
+		defer s.end(false)
+		defer func() {
+			if v := recover(); v != nil {
+				_ = s.refuse("an item cannot be decoded")
+				if s.Panicked != nil {
+					s.Panicked(v)
+				}
+			}
+		}()
+		pass()
+	}
+	if !s.Go(run) {
+		_ = s.refuse("this side has shut down")
+		s.end(false)
+		closed()
+	}
 }
 
 func (s *In) ended() {

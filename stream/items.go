@@ -217,9 +217,7 @@ func recvSeq[T any](in *In) iter.Seq[T] {
 
 func recvChan[T any](in *In) <-chan T {
 	c := make(chan T)
-	go func() {
-		defer close(c)
-		defer in.end(false)
+	in.feed(func() {
 		d := newDecoder[T](in)
 		for {
 			v, err := d.next()
@@ -233,6 +231,6 @@ func recvChan[T any](in *In) <-chan T {
 				return
 			}
 		}
-	}()
+	}, func() { close(c) })
 	return c
 }

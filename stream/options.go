@@ -8,7 +8,8 @@ type Options struct {
 	// its stream time limit, 60 s unless configured. Results always are live.
 	Live bool
 
-	// ChunkSize is how many bytes of an [io.Reader] travel together at most. Default 64 KiB.
+	// ChunkSize is how many bytes of an [io.Reader] travel together at most; no more than a message
+	// may have. Default 64 KiB, also if it is negative.
 	ChunkSize int
 }
 

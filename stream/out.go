@@ -100,7 +100,7 @@ func (o *Out) finish() error {
 
 // sendBytes sends what a reader has, until its end.
 func (o *Out) sendBytes(r io.Reader) error {
-	w := &Writer{out: o}
+	w := newWriter(o)
 	var err error
 	if p, ok := r.(*producer); ok {
 		err = p.produce(o.ctx, w)

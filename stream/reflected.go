@@ -124,9 +124,7 @@ func recvReflected(open func() (*In, error), t, item reflect.Type) reflect.Value
 // recvReflectedChan returns a channel of type t.
 func recvReflectedChan(in *In, t, item reflect.Type) reflect.Value {
 	c := reflect.MakeChan(reflect.ChanOf(reflect.BothDir, item), 0)
-	go func() {
-		defer c.Close()
-		defer in.end(false)
+	in.feed(func() {
 		for {
 			v, err := in.nextValue(item)
 			if err != nil {
@@ -141,6 +139,6 @@ func recvReflectedChan(in *In, t, item reflect.Type) reflect.Value {
 				return
 			}
 		}
-	}()
+	}, c.Close)
 	return c.Convert(t)
 }

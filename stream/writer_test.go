@@ -55,7 +55,7 @@ func (idle) Read([]byte) (int, error) { return 0, nil }
 
 // TestBytesClosed gives up a stream of bytes in the process that makes it.
 func TestBytesClosed(t *testing.T) {
-	ended := make(chan error)
+	ended := make(chan error, 1)
 	r := Bytes(func(ctx context.Context, w *Writer) error {
 		var err error
 		for err == nil {
@@ -85,11 +85,46 @@ func TestBytesClosed(t *testing.T) {
 	}
 }
 
-func TestCommitWithoutReserve(t *testing.T) {
-	defer func() {
-		if recover() == nil {
-			t.Error("Commit without Reserve does not panic")
+// TestBytesEndsAlone reads streams to their ends without closing them.
+func TestBytesEndsAlone(t *testing.T) {
+	var kept *Writer
+	r := Bytes(func(_ context.Context, w *Writer) error {
+		kept = w
+		_, err := io.WriteString(w, "x")
+		return err
+	})
+	if got, err := io.ReadAll(r); string(got) != "x" || err != nil {
+		t.Errorf("read %q, %v", got, err)
+	}
+	if _, err := kept.Write([]byte("y")); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("Write after the function has returned = %v, want ErrClosedPipe", err)
+	}
+	if n, err := r.Read(nil); n != 0 || err != nil {
+		t.Errorf("Read of nothing = %d, %v", n, err)
+	}
+}
+
+// TestCommitBounds checks that no memory is sent which was not reserved.
+func TestCommitBounds(t *testing.T) {
+	for name, use := range map[string]func(w *Writer){
+		"without Reserve":   func(w *Writer) { _ = w.Commit(1) },
+		"twice":             func(w *Writer) { _, _ = w.Reserve(5); _ = w.Commit(5); _ = w.Commit(0) },
+		"too much":          func(w *Writer) { _, _ = w.Reserve(5); _ = w.Commit(6) },
+		"negative":          func(w *Writer) { _, _ = w.Reserve(5); _ = w.Commit(-1) },
+		"negative Reserve":  func(w *Writer) { _, _ = w.Reserve(-1) },
+		"dropped by a file": func(w *Writer) { _, _ = w.Reserve(5); _, _ = w.ReadFrom(strings.NewReader("")); _ = w.Commit(1) },
+	} {
+		r := Bytes(func(_ context.Context, w *Writer) error {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%s: no panic", name)
+				}
+			}()
+			use(w)
+			return nil
+		})
+		if _, err := io.ReadAll(r); err != nil {
+			t.Errorf("%s: %v", name, err)
 		}
-	}()
-	_ = (&Writer{}).Commit(1)
+	}
 }

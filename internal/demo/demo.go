@@ -188,7 +188,7 @@ func (*Calculator) Download(_ context.Context, n float64) io.Reader {
 	})
 }
 
-// Pump streams a number of chunks of one size, in bytes.
+// Pump streams a number of chunks of one size, in bytes, which are all 0.
 func (*Calculator) Pump(_ context.Context, chunks, size float64) (io.Reader, error) {
 	if size < 0 || size > maxPumped {
 		return nil, netron.Errorf(netron.InvalidArgument, "chunks of %v bytes, want 0 to %d", size, maxPumped)
@@ -199,6 +199,7 @@ func (*Calculator) Pump(_ context.Context, chunks, size float64) (io.Reader, err
 			if err != nil {
 				return err
 			}
+			clear(p)
 			if err := w.Commit(len(p)); err != nil {
 				return err
 			}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/d-e-v-grid/netron/codec"
 	"github.com/d-e-v-grid/netron/internal/code"
+	"github.com/d-e-v-grid/netron/internal/redisurl"
 	"github.com/d-e-v-grid/netron/pubsub"
 )
 
@@ -78,7 +79,6 @@ type Config struct {
 }
 
 const (
-	defaultURL             = "redis://127.0.0.1:6379"
 	defaultPrefix          = "netron:bus"
 	defaultMaxMessageBytes = 1 << 20
 	defaultMaxEvents       = 1 << 16
@@ -92,8 +92,6 @@ const (
 	maxNodeBytes   = 128
 	maxPatterns    = 1000
 
-	// bufferBytes is the size of each of the two buffers of a connection.
-	bufferBytes = 64 << 10
 	// ringScale is the logarithm of how many commands may be under way: few, since a batch
 	// counts as one.
 	ringScale = 8
@@ -168,26 +166,12 @@ func (c *Config) check(bus *pubsub.Bus) error {
 
 // options returns how to connect, but for the address to begin with.
 func (c *Config) options() (rueidis.ClientOption, error) {
-	url := c.URL
-	if url == "" {
-		url = defaultURL
-	}
-	o, err := rueidis.ParseURL(url)
+	o, err := redisurl.Options(c.URL, c.TLS, c.timeout())
 	if err != nil {
-		return o, &Error{Code: code.InvalidArgument, Message: "the URL of Redis makes no sense", cause: withoutURL(err)}
+		return o, &Error{Code: code.InvalidArgument, Message: "the URL of Redis makes no sense", cause: err}
 	}
-	if c.TLS != nil {
-		o.TLSConfig = c.TLS.Clone()
-	}
-	o.Dialer.Timeout = c.timeout()
-	o.Dialer.KeepAlive = min(time.Second, c.timeout()) // of silence, before Redis is asked whether it is there
-	o.ConnWriteTimeout = c.timeout()
-	o.ReadBufferEachConn = bufferBytes
-	o.WriteBufferEachConn = bufferBytes
 	o.RingScaleEachConn = ringScale
-	o.PipelineMultiplex = -1 // one connection: its order is that of the events
 	o.DisableCache = true
-	o.DisableRetry = true // what may have been sent is not sent again
 	o.ForceSingleClient = o.Sentinel.MasterSet == ""
 	return o, nil
 }

@@ -1,9 +1,7 @@
 package redisbus
 
 import (
-	"errors"
 	"fmt"
-	"net/url"
 
 	"github.com/d-e-v-grid/netron/internal/code"
 	"github.com/d-e-v-grid/netron/pubsub"
@@ -42,12 +40,4 @@ var ErrClosed error = &Error{Code: code.Unavailable, Message: "the bridge is clo
 
 func errorf(c pubsub.Code, format string, args ...any) error {
 	return &Error{Code: c, Message: fmt.Sprintf(format, args...)}
-}
-
-// withoutURL takes the URL out of an error, which may hold a password.
-func withoutURL(err error) error {
-	if e, ok := errors.AsType[*url.Error](err); ok {
-		return e.Err
-	}
-	return err
 }
