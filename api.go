@@ -7,6 +7,7 @@ import (
 	"github.com/d-e-v-grid/netron/engine"
 	"github.com/d-e-v-grid/netron/pubsub"
 	"github.com/d-e-v-grid/netron/rpc"
+	"github.com/d-e-v-grid/netron/rpc/balance"
 )
 
 // What users of the package name most, from package rpc.
@@ -17,6 +18,8 @@ type (
 	Pool = rpc.Pool
 	// PoolClient is a service as the peers of a [Pool] have it.
 	PoolClient[T any] = rpc.PoolClient[T]
+	// Client calls a service at whichever nodes offer it.
+	Client = balance.Client
 	// Service is a set of methods that a node exposes.
 	Service = rpc.Service
 	// Stub is a remote service as its callers see it.
@@ -180,6 +183,10 @@ func Query[T any](ctx context.Context, p *Peer, qualified string) (*T, error) {
 
 // Release gives the service of a client back. See [rpc.Release].
 func Release(ctx context.Context, client any) error { return rpc.Release(ctx, client) }
+
+// QueryClient returns the service of a [Client] as a struct of funcs, each of whose calls
+// goes to one of the nodes that offer it. See [balance.Query].
+func QueryClient[T any](ctx context.Context, c *Client) (*T, error) { return balance.Query[T](ctx, c) }
 
 // QueryPool asks all peers of a pool for a service. See [rpc.QueryPool].
 func QueryPool[T any](ctx context.Context, p *Pool, qualified string) (*PoolClient[T], error) {

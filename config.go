@@ -143,12 +143,17 @@ type Config struct {
 	// authenticate answers [Unavailable], and tokens of upgrade requests are ignored.
 	Auth *auth.Config
 
+	// Discovery says how the node finds others and is found, see [Node.Find]. Default not at
+	// all.
+	Discovery DiscoveryConfig
+
 	// Logger receives rare events: panics of handlers, failures to accept. Nil means
 	// [slog.Default].
 	Logger *slog.Logger
 }
 
 const (
+	defaultCallTimeout    = 5 * time.Second
 	defaultConnectTimeout = 5 * time.Second
 	defaultDrainTimeout   = 10 * time.Second
 	maxIDBytes            = 256

@@ -21,12 +21,15 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/d-e-v-grid/netron"
+	"github.com/d-e-v-grid/netron/discover"
+	"github.com/d-e-v-grid/netron/internal/redistest"
 )
 
 // What a process that runs TestKillNode is told by its environment.
 const (
 	killAddr   = "NETRON_KILL_ADDR"   // where to listen
 	killLedger = "NETRON_KILL_LEDGER" // the file of a ledger
+	killRedis  = "NETRON_KILL_REDIS"  // where to register, if it is to be found
 )
 
 // killPoint is when a node is killed.
@@ -86,7 +89,7 @@ func TestKillNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, served := newNode(t, netron.Config{Addr: addr}), &ledger{file: file}
+	n, served := newNode(t, netron.Config{Addr: addr, Discovery: findThrough(os.Getenv(killRedis))}), &ledger{file: file}
 	if err := n.Expose("tally@1.0.0", served); err != nil {
 		t.Fatal(err)
 	}
@@ -112,14 +115,14 @@ type killNode struct {
 	output bytes.Buffer
 }
 
-func startKillNode(t *testing.T, addr, file string) *killNode {
+func startKillNode(t *testing.T, addr, file, redis string) *killNode {
 	t.Helper()
 	binary, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	n := &killNode{t: t, cmd: exec.CommandContext(t.Context(), binary, "-test.run=^TestKillNode$", "-test.count=1")}
-	n.cmd.Env = append(os.Environ(), killAddr+"="+addr, killLedger+"="+file)
+	n.cmd.Env = append(os.Environ(), killAddr+"="+addr, killLedger+"="+file, killRedis+"="+redis)
 	out, err := n.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -226,14 +229,66 @@ func (c *killClient) call(ctx context.Context, id int) killCall {
 // over again, under the calls of clients that know all of them: each time that of which
 // the clients are most likely to be.
 func TestKill(t *testing.T) {
+	addrs := make([]string, killNodes)
+	for i := range addrs {
+		addrs[i] = fixedPort(t, 22_000+100*i)
+	}
+	testKill(t, 40, func(i int, file string) *killNode { return startKillNode(t, addrs[i], file, "") },
+		func(i int) (*netron.Node, *netron.Stub) {
+			n := newNode(t, netron.Config{})
+			p, err := n.Dial(t.Context(), addrs[i%3], netron.DialAlso(addrs[(i+1)%3], addrs[(i+2)%3]))
+			if err != nil {
+				t.Fatal(err)
+			}
+			stub, err := p.Service(t.Context(), "tally@1.0.0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n, stub
+		})
+}
+
+// TestKillFound is TestKill with clients that find the nodes through Redis: each new one is
+// at an address that nobody knew before.
+func TestKillFound(t *testing.T) {
+	redis := redistest.Start(t).URL()
+	testKill(t, 12, func(_ int, file string) *killNode { return startKillNode(t, "127.0.0.1:0", file, redis) },
+		func(int) (*netron.Node, *netron.Stub) {
+			n := newNode(t, netron.Config{Discovery: findThrough(redis)})
+			c, err := n.Find("tally@1.0.0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			stub, err := c.Stub(netron.RetryUnsent(t.Context())) // one of them may not be registered yet
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n, stub
+		})
+}
+
+// findThrough has nodes find each other through a Redis, in which the dead do not stay
+// long; without one there is no discovery.
+func findThrough(redis string) netron.DiscoveryConfig {
+	if redis == "" {
+		return netron.DiscoveryConfig{}
+	}
+	return netron.DiscoveryConfig{Redis: &discover.Config{URL: redis, Heartbeat: 500 * time.Millisecond, Logger: quiet}}
+}
+
+const killNodes = 3
+
+// testKill is TestKill with so many clients. start starts a node, and call returns a
+// client of all of them.
+func testKill(t *testing.T, clients int, start func(i int, file string) *killNode, call func(i int) (*netron.Node, *netron.Stub)) {
 	if runtime.GOOS == "windows" {
 		t.Skip("no signal that a process could have ended by")
 	}
-	kills, clients := 20, 40
+	kills := 20
 	if testing.Short() {
-		kills, clients = 4, 12
+		kills = 4
 	}
-	if raceEnabled {
+	if testing.Short() || raceEnabled {
 		clients = 12
 	}
 	before := goleak.IgnoreCurrent()
@@ -241,10 +296,9 @@ func TestKill(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	nodes, addrs := make([]*killNode, 3), make([]string, 3)
+	nodes := make([]*killNode, killNodes)
 	for i := range nodes {
-		addrs[i] = fixedPort(t, 22_000+100*i)
-		nodes[i] = startKillNode(t, addrs[i], file)
+		nodes[i] = start(i, file)
 	}
 
 	var ids atomic.Int64
@@ -253,15 +307,7 @@ func TestKill(t *testing.T) {
 	var callers []*netron.Node
 	var all []*killClient
 	for i := range clients {
-		n := newNode(t, netron.Config{})
-		p, err := n.Dial(t.Context(), addrs[i%3], netron.DialAlso(addrs[(i+1)%3], addrs[(i+2)%3]))
-		if err != nil {
-			t.Fatal(err)
-		}
-		stub, err := p.Service(t.Context(), "tally@1.0.0")
-		if err != nil {
-			t.Fatal(err)
-		}
+		n, stub := call(i)
 		c := &killClient{stub: stub, policy: policy(i % 3)}
 		callers, all = append(callers, n), append(all, c)
 		wg.Go(func() { c.run(context.Background(), &ids, stop) })
@@ -270,10 +316,10 @@ func TestKill(t *testing.T) {
 	met := 0
 	for i := range kills {
 		time.Sleep(rand.N(time.Second))
-		if nodes[i%3].kill(points[i%len(points)]) {
+		if nodes[i%killNodes].kill(points[i%len(points)]) {
 			met++
 		}
-		nodes[i%3] = startKillNode(t, addrs[i%3], file)
+		nodes[i%killNodes] = start(i%killNodes, file)
 	}
 	t.Logf("%d nodes killed, %d of them while they served a call", kills, met)
 	close(stop)

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -36,12 +37,13 @@ const (
 // Node exposes services, accepts connections and dials others. It is made by
 // [New], which opens no connection. All methods are safe for concurrent use.
 type Node struct {
-	cfg      Config
-	endpoint *rpc.Endpoint
-	server   *engine.Server
-	guard    *auth.Guard     // nil without Config.Auth
-	ctx      context.Context //nolint:containedctx // the documented lifetime of the node, which all handlers run under
-	cancel   context.CancelCauseFunc
+	cfg       Config
+	endpoint  *rpc.Endpoint
+	server    *engine.Server
+	guard     *auth.Guard     // nil without Config.Auth
+	discovery *discovery      // nil without Config.Discovery
+	ctx       context.Context //nolint:containedctx // the documented lifetime of the node, which all handlers run under
+	cancel    context.CancelCauseFunc
 
 	mu       sync.Mutex
 	listener net.Listener                  // of Config.Addr; guarded by mu
@@ -55,8 +57,8 @@ type Node struct {
 }
 
 // New returns a node without services or connections. It checks the
-// configuration and opens nothing. Shut the node down when it is no longer
-// needed: [Node.Serve] does so when its context ends.
+// configuration and opens nothing, but begins to follow Config.Discovery. Shut the node
+// down when it is no longer needed: [Node.Serve] does so when its context ends.
 func New(cfg Config) (*Node, error) {
 	if cfg.ID == "" {
 		cfg.ID = uuid.NewString()
@@ -83,13 +85,20 @@ func New(cfg Config) (*Node, error) {
 		guard.Install(&rpcConfig)
 		n.guard = guard
 	}
-	endpoint, err := rpc.NewEndpoint(rpcConfig)
-	if err != nil {
+	n.ctx, n.cancel = ctx, cancel
+	if cfg.Discovery.isOn() {
+		rpcConfig.ServicesChanged = func() { n.discovery.changed() }
+	}
+	var err error
+	if n.endpoint, err = rpc.NewEndpoint(rpcConfig); err != nil {
 		cancel(err)
 		return nil, fmt.Errorf("netron: %w", err)
 	}
-	n.ctx, n.cancel = ctx, cancel
-	n.endpoint = endpoint
+	if n.discovery, err = newDiscovery(n); err != nil {
+		cancel(err)
+		_ = n.endpoint.Close() // it has done nothing yet
+		return nil, fmt.Errorf("netron: %w", err)
+	}
 	n.server = engine.NewServer(cfg.engine(), n.accept)
 	return n, nil
 }
@@ -225,8 +234,13 @@ func (n *Node) Start() error {
 	case n.serving:
 		return errServing
 	}
-	n.serving = true
 	ln := n.listener
+	if n.discovery != nil {
+		if err := n.discovery.join(ln.Addr().String()); err != nil {
+			return fmt.Errorf("netron: start: %w", err)
+		}
+	}
+	n.serving = true
 	n.wg.Go(func() {
 		if err := n.server.Serve(ln); !errors.Is(err, engine.ErrServerClosed) {
 			n.cfg.logger().Error("netron: the listener has failed", "err", err)
@@ -238,6 +252,12 @@ func (n *Node) Start() error {
 // ServeListener is [Node.Serve] with a listener of the caller's choice, which it
 // takes. With Config.TLS it speaks TLS over it.
 func (n *Node) ServeListener(ctx context.Context, ln net.Listener) error {
+	if n.discovery != nil {
+		if err := n.discovery.join(ln.Addr().String()); err != nil {
+			_ = ln.Close() // it was taken
+			return fmt.Errorf("netron: serve: %w", err)
+		}
+	}
 	failed := make(chan error, 1)
 	go func() { failed <- n.server.Serve(ln) }()
 	select {
@@ -333,7 +353,7 @@ func (n *Node) begin(c *engine.Conn, hint mux.Hint, identity *auth.Identity) {
 	}
 }
 
-// Shutdown stops accepting, asks peers to connect elsewhere and serves them while they
+// Shutdown takes the node out of Config.Discovery, stops accepting, asks peers to connect elsewhere and serves them while they
 // do, see Config.DrainWindow. Then it refuses new requests, waits until the running ones
 // have been answered or ctx ends, calls the functions of [Node.OnShutdown], and ends
 // all connections of the node with close code 1001. It returns an error that wraps
@@ -341,18 +361,36 @@ func (n *Node) begin(c *engine.Conn, hint mux.Hint, identity *auth.Identity) {
 // decides. It must not be called from a handler or a
 // callback of [Stub.CallFunc].
 func (n *Node) Shutdown(ctx context.Context) error {
+	n.leave(ctx)
 	n.stop()
 	err, farewell := n.endpoint.Drain(ctx), rpc.CloseDrained
 	if err != nil {
 		farewell = "shutting down"
 	}
 	err = errors.Join(err, n.runAtEnd(ctx))
+	if n.discovery != nil {
+		n.discovery.closeClients() // so that none sees a peer that was lost
+	}
 	// One handler that does not end in time is no reason to leave all peers without
 	// the close code.
 	if late := n.sayGoodbye(ctx, farewell); err == nil {
 		err = late
 	}
 	return errors.Join(err, n.Close())
+}
+
+// leave has others hear that the node goes, before it turns them away.
+func (n *Node) leave(ctx context.Context) {
+	if n.discovery == nil {
+		return
+	}
+	t := time.NewTimer(leavePatience)
+	defer t.Stop()
+	select {
+	case <-n.discovery.leave():
+	case <-t.C:
+	case <-ctx.Done():
+	}
 }
 
 // stop refuses new connections, both ways.
@@ -401,6 +439,9 @@ func (n *Node) Close() error {
 	var err error
 	n.endOnce.Do(func() {
 		n.cancel(ErrClosed)
+		if n.discovery != nil {
+			n.discovery.close()
+		}
 		_ = n.server.Close() // always nil
 		n.wg.Wait()
 		for _, c := range n.conns() {

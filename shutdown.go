@@ -13,11 +13,14 @@ import (
 
 // StopListening stops accepting connections for good, also those of [Node.Handler].
 // What is connected stays, and is served on; [Node.Serve] goes on until its context
-// ends. Dialling is still possible.
+// ends. Dialling is still possible. Config.Discovery finds the node no more.
 func (n *Node) StopListening() {
 	n.mu.Lock()
 	ln := n.listener
 	n.mu.Unlock()
+	if n.discovery != nil {
+		n.discovery.leave()
+	}
 	n.server.StopAccepting()
 	if ln != nil {
 		_ = ln.Close() // it may never have been served

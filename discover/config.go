@@ -78,7 +78,7 @@ type Config struct {
 	Timeout time.Duration
 
 	// RetryDelay is the shortest time between two attempts while Redis does not do what it
-	// is asked; each takes up to twice as long. Default 1 s, also if it is negative.
+	// is asked; each takes up to twice as long. Default a fifth of Heartbeat, at most 1 s.
 	RetryDelay time.Duration
 
 	// MaxNodes limits the nodes of the view. Those beyond are left out. Default 10,000.
@@ -138,7 +138,7 @@ func (c *Config) cleanup() time.Duration {
 
 // retryDelay returns a random time to wait.
 func (c *Config) retryDelay() time.Duration {
-	d := positive(c.RetryDelay, defaultRetryDelay)
+	d := positive(c.RetryDelay, min(defaultRetryDelay, c.heartbeat()/beatsPerGrace))
 	return d + rand.N(d)
 }
 

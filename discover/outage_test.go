@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -398,4 +399,41 @@ func TestCloseWithoutRedis(t *testing.T) {
 	if err := dead.Close(t.Context()); err != nil && !strings.Contains(err.Error(), "refused") {
 		t.Errorf("Close() of a node that never was registered = %v", err)
 	}
+}
+
+// TestImpatient has dials end sooner than the address may be dialled again: they do not push
+// the time of the next one further and further away.
+func TestImpatient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &redisStore{cfg: &Config{RetryDelay: time.Second}, base: t.Context(), marks: newMarks(1), dialed: make(map[string]time.Time)}
+		dials := 0
+		dial := func(ctx context.Context) error {
+			c, err := s.dial(ctx, "redis:6379", func(context.Context) (net.Conn, error) {
+				dials++
+				end, _ := net.Pipe()
+				return end, nil
+			})
+			if err == nil {
+				c.Close()
+			}
+			return err
+		}
+		began := time.Now()
+		if err := dial(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for range 40 {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			if err := dial(ctx); err == nil {
+				t.Error("an address was dialled again at once")
+			}
+			cancel()
+		}
+		if err := dial(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); dials != 2 || took < time.Second || took > 2*time.Second {
+			t.Errorf("%d dials in %v, the second is due after 1 to 2 s", dials, took)
+		}
+	})
 }

@@ -28,6 +28,7 @@ type beaten struct {
 // own is the node that is registered here.
 type own struct {
 	wake chan struct{} // has one element when a sign of life is due
+	now  chan struct{} // has one element when it is due without any delay
 	busy chan struct{} // has one element while somebody beats or leaves, so that none comes after the other
 
 	mu      sync.Mutex
@@ -41,13 +42,21 @@ type own struct {
 }
 
 func newOwn() own {
-	return own{wake: make(chan struct{}, 1), busy: make(chan struct{}, 1), turned: make(chan struct{})}
+	return own{wake: make(chan struct{}, 1), now: make(chan struct{}, 1), busy: make(chan struct{}, 1), turned: make(chan struct{})}
 }
 
 // poke asks for a sign of life now.
 func (o *own) poke() {
 	select {
 	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// pokeNow asks for a sign of life that others wait for.
+func (o *own) pokeNow() {
+	select {
+	case o.now <- struct{}{}:
 	default:
 	}
 }
@@ -110,11 +119,33 @@ func (o *own) unlock() { <-o.busy }
 // last has the id: another one that has it gets an event [IDTaken] and the error
 // [ErrTaken], and has it back when this one leaves.
 func (r *Registry) Register(ctx context.Context, n Node) error {
+	return r.change(ctx, registration(&r.cfg, n), false)
+}
+
+// RegisterLater is [Registry.Register] without waiting. An error says what is wrong with the
+// node, or that the registry is closed; as long as Redis refuses it, it is tried again, and
+// [Registry.Err] says why.
+func (r *Registry) RegisterLater(n Node) error {
+	return r.change(context.Background(), registration(&r.cfg, n), true)
+}
+
+// Check returns what is wrong with a node, as [Registry.Register] would.
+func (r *Registry) Check(n Node) error {
 	n = n.Clone()
 	if err := n.normalize(&r.cfg); err != nil {
 		return err
 	}
-	return r.change(ctx, func(before *Node) (*Node, bool, error) {
+	_, err := encode(&n, &r.cfg)
+	return err
+}
+
+// registration is the edit by which a node is registered.
+func registration(cfg *Config, n Node) edit {
+	n = n.Clone()
+	return func(before *Node) (*Node, bool, error) {
+		if err := n.normalize(cfg); err != nil {
+			return nil, false, err
+		}
 		if before != nil && before.ID != n.ID {
 			return nil, false, errorf(code.FailedPrecondition, "this registry has the node %s already", before.ID)
 		}
@@ -123,7 +154,7 @@ func (r *Registry) Register(ctx context.Context, n Node) error {
 			n.Instance, n.Started = before.Instance, before.Started
 		}
 		return &n, before == nil, nil
-	})
+	}
 }
 
 // Update changes the own node: services, address, metadata and so on, but not the id. The
@@ -131,15 +162,26 @@ func (r *Registry) Register(ctx context.Context, n Node) error {
 // time. What Update waits for and returns is as for [Registry.Register], but the node
 // stays registered as it was after an error.
 func (r *Registry) Update(ctx context.Context, f func(*Node)) error {
-	return r.change(ctx, func(before *Node) (*Node, bool, error) {
+	return r.change(ctx, update(&r.cfg, f), false)
+}
+
+// UpdateLater is [Registry.Update] without waiting, as [Registry.RegisterLater] is
+// Register.
+func (r *Registry) UpdateLater(f func(*Node)) error {
+	return r.change(context.Background(), update(&r.cfg, f), true)
+}
+
+// update is the edit by which a node is updated.
+func update(cfg *Config, f func(*Node)) edit {
+	return func(before *Node) (*Node, bool, error) {
 		if before == nil {
 			return nil, false, errorf(code.FailedPrecondition, "there is no node to update")
 		}
 		n := before.Clone()
 		f(&n)
 		n.ID, n.Instance, n.Started, n.Suspect = before.ID, before.Instance, before.Started, false
-		return &n, false, n.normalize(&r.cfg)
-	})
+		return &n, false, n.normalize(cfg)
+	}
 }
 
 // SetServices replaces the services of the own node, as [Registry.Update] does.
@@ -147,9 +189,12 @@ func (r *Registry) SetServices(ctx context.Context, services ...Service) error {
 	return r.Update(ctx, func(n *Node) { n.Services = services })
 }
 
-// change replaces the own node and tells the store. The function gets the node before, and
-// returns the one after and whether it is to have its id even if another process has it.
-func (r *Registry) change(ctx context.Context, f func(before *Node) (after *Node, claim bool, err error)) error {
+// edit makes the own node another one, which is to have its id, if claim is set, even if
+// another process has it.
+type edit func(before *Node) (after *Node, claim bool, err error)
+
+// change replaces the own node and tells the store, or has it told if it is to be done later.
+func (r *Registry) change(ctx context.Context, f edit, isLater bool) error {
 	if r.isClosed() {
 		return ErrClosed
 	}
@@ -171,13 +216,17 @@ func (r *Registry) change(ctx context.Context, f func(before *Node) (after *Node
 	o.mu.Lock()
 	if o.edition != edition {
 		o.mu.Unlock()
-		return r.change(ctx, f)
+		return r.change(ctx, f, isLater)
 	}
 	savedFields, savedClaim := o.fields, o.claim
 	o.node, o.fields, o.claim = after, record, o.claim || claim
 	o.edition++
 	mine := o.edition
 	o.mu.Unlock()
+	if isLater {
+		o.pokeNow()
+		return nil
+	}
 	err = r.tell(ctx)
 	switch {
 	case err == nil:
@@ -256,6 +305,8 @@ func (r *Registry) keep(ctx context.Context) {
 		t := time.NewTimer(wait)
 		select {
 		case <-t.C:
+		case <-r.own.now:
+			t.Stop()
 		case <-r.own.wake:
 			t.Stop()
 			// Not more often than Redis is asked when it is away, and not all nodes at once.

@@ -114,13 +114,14 @@ func (s *redisStore) dial(ctx context.Context, addr string, dial func(context.Co
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.base, cancel)()
-	s.mu.Lock()
-	now := time.Now()
-	at := later(s.dialed[addr], now)
-	s.dialed[addr] = at.Add(s.cfg.retryDelay())
-	s.mu.Unlock()
-	if !sleep(ctx, at.Sub(now)) {
-		return nil, ctx.Err()
+	for {
+		wait := s.mayDial(addr)
+		if wait <= 0 {
+			break
+		}
+		if !sleep(ctx, wait) {
+			return nil, ctx.Err()
+		}
 	}
 	conn, err := dial(ctx)
 	if err != nil {
@@ -128,6 +129,19 @@ func (s *redisStore) dial(ctx context.Context, addr string, dial func(context.Co
 	}
 	s.marks.everything() // nobody tells the new connection what the old one has read
 	return &boundConn{Conn: conn, stop: context.AfterFunc(s.base, func() { conn.Close() })}, nil
+}
+
+// mayDial returns how long it takes until an address may be dialled, 0 if that is now: then
+// whoever asks must dial it.
+func (s *redisStore) mayDial(addr string) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if wait := s.dialed[addr].Sub(now); wait > 0 {
+		return wait
+	}
+	s.dialed[addr] = now.Add(s.cfg.retryDelay())
+	return 0
 }
 
 // boundConn is closed with what it is bound to.

@@ -200,6 +200,9 @@ func (r *Registry) Age() time.Duration {
 	return time.Since(r.born) - time.Duration(max(0, r.confirmed.Load()))
 }
 
+// Ready is closed when everything has been read once.
+func (r *Registry) Ready() <-chan struct{} { return r.ready }
+
 // WaitReady waits until the view is complete and the own node, if there is one, is
 // registered. If ctx ends first the error says what is wrong with Redis. After Close it
 // is [ErrClosed].

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/d-e-v-grid/netron/internal/code"
+	"github.com/d-e-v-grid/netron/internal/redistest"
 )
 
 func wantIDs(t testing.TB, what string, get func() []Node, want ...string) {
@@ -308,4 +309,78 @@ func TestNewRefuses(t *testing.T) {
 			closeLater(t, r)
 		}
 	}
+}
+
+// TestLater registers and updates without waiting.
+func TestLater(t *testing.T) {
+	t.Parallel()
+	eachWorld(t, func(w *world) {
+		t, ctx := w.t, context.Background()
+		a, b := w.registry(quick()), w.registry(quick())
+		<-a.Ready()
+		n := Node{ID: "a", Address: "h:1", Services: services("shop@1.0.0")}
+		for _, bad := range []Node{{}, {ID: "a", Address: "h"}, {ID: "a", Address: "h:1", Weight: -1}} {
+			if err := a.Check(bad); codeOf(err) != code.InvalidArgument {
+				t.Errorf("Check(%v) = %v", bad, err)
+			}
+			if err := a.RegisterLater(bad); codeOf(err) != code.InvalidArgument {
+				t.Errorf("RegisterLater(%v) = %v", bad, err)
+			}
+		}
+		if err := a.Check(n); err != nil {
+			t.Error(err)
+		}
+		if err := a.UpdateLater(func(*Node) {}); codeOf(err) != code.FailedPrecondition {
+			t.Errorf("UpdateLater() without a node = %v", err)
+		}
+		if err := a.RegisterLater(n); err != nil {
+			t.Fatal(err)
+		}
+		wantReady(t, a)
+		if got, err := b.Fresh(ctx, "shop@1"); err != nil || len(got) != 1 {
+			t.Errorf("Fresh() after WaitReady = %v, %v", got, err)
+		}
+		for v := range 20 {
+			if err := a.UpdateLater(func(n *Node) { n.Services = services(fmt.Sprintf("shop@2.%d.0", v)) }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		wantIDs(t, "those of the last version", find(b, "shop@2.19"), "a")
+		if err := a.UpdateLater(func(n *Node) { n.Address = "" }); codeOf(err) != code.InvalidArgument {
+			t.Errorf("UpdateLater() to no address = %v", err)
+		}
+		if err := a.UpdateLater(func(n *Node) { n.Weight = 7 }); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.Deregister(ctx); err != nil {
+			t.Fatal(err)
+		}
+		wantIDs(t, "those that are left", b.Nodes)
+		time.Sleep(3 * quick().Heartbeat)
+		wantIDs(t, "those that are left", b.Nodes)
+		if err := a.Close(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.RegisterLater(n); !errors.Is(err, ErrClosed) {
+			t.Errorf("RegisterLater() after Close = %v", err)
+		}
+	})
+}
+
+// TestLaterRefused registers with a Redis that refuses it, and does not mind later.
+func TestLaterRefused(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	admin := newRaw(t, s)
+	admin.do("CONFIG", "SET", "requirepass", "secret") // its own connection stays as it is
+	cfg := quick()
+	cfg.URL = s.URL()
+	r := start(t, cfg)
+	if err := r.RegisterLater(Node{ID: "a", Address: "h:1"}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it says that it was refused", func() bool { return codeOf(r.Err()) == code.Unauthenticated })
+	admin.do("CONFIG", "SET", "requirepass", "")
+	wantReady(t, r)
+	wantIDs(t, "all", r.Nodes, "a")
 }

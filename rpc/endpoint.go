@@ -75,6 +75,10 @@ type Config struct {
 	// [PermissionDenied]. Negative means any number.
 	MaxExposedServices int
 
+	// ServicesChanged is called whenever [Endpoint.Services] returns something else, at
+	// times by several goroutines at once. It must not block. Nil means that nobody is told.
+	ServicesChanged func()
+
 	// Logger receives rare events. Nil means [slog.Default].
 	Logger *slog.Logger
 

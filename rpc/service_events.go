@@ -118,8 +118,11 @@ func (e *Endpoint) emitOwn(q *ownQueue) {
 	}
 }
 
-// tellService emits that a service can be called now, or cannot any more.
+// tellService tells that a service can be called now, or cannot any more.
 func (e *Endpoint) tellService(entry *entry, exposed bool) {
+	if e.cfg.ServicesChanged != nil {
+		e.cfg.ServicesChanged()
+	}
 	name := eventUnexpose
 	if exposed {
 		name = eventExpose

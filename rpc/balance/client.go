@@ -40,6 +40,7 @@ type Client struct {
 	leaving   map[string]*member // with a connection, or an attempt to make one; guarded by mu
 	changec   chan struct{}      // closed at the next change, nil while nobody waits; guarded by mu
 	active    bool               // it has been used; guarded by mu
+	learns    bool               // the resolver does not know all instances yet; guarded by mu
 	closed    bool               // guarded by mu
 	budget    budget             // guarded by mu
 	gonePicks uint64             // of members that are no more; guarded by mu
@@ -128,9 +129,12 @@ func (c *Client) follow() {
 
 // resolve makes the members those that the resolver knows.
 func (c *Client) resolve() {
+	r, ok := c.cfg.Resolver.(interface{ Ready() bool })
+	learns := ok && !r.Ready() // before Resolve, which may learn more meanwhile
 	found := c.cfg.Resolver.Resolve(c.service)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.learns = learns
 	if c.closed {
 		return
 	}

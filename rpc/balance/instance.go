@@ -47,6 +47,9 @@ func (i *Instance) isLast() bool { return i.Suspect || i.Weight < 0 }
 const maxWeight = 1 << 20
 
 // Resolver knows which instances offer services. Any number of goroutines call its methods.
+//
+// One that does not know them from the beginning may have a method Ready() bool besides: while it
+// returns false, calls that find no instance wait for one. Watch tells when it changes.
 type Resolver interface {
 	// Resolve returns the instances that offer a service now: "name", "name@version" or "name@range".
 	// They are not changed afterwards. It should not block: it answers from what is known.

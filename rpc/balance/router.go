@@ -222,6 +222,7 @@ func (c *Client) prepare(a *affinity, before *past) (changec <-chan struct{}, ho
 	if c.changec == nil {
 		c.changec = make(chan struct{})
 	}
+	learns := c.learns && len(c.members) == 0
 	if c.cfg.Policy == ByKey && a != nil && a.keyed {
 		look := choice{client: c, now: c.now()}
 		if before != nil {
@@ -231,9 +232,10 @@ func (c *Client) prepare(a *affinity, before *past) (changec <-chan struct{}, ho
 		if m != nil {
 			c.demand(m)
 		}
-		return c.changec, m != nil
+		return c.changec, m != nil || learns
 	}
 	c.demandAll()
+	hopeful = learns
 	for _, m := range c.members {
 		hopeful = hopeful || m.dialling && m.coming.Load()
 	}
