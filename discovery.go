@@ -321,12 +321,12 @@ func (d *discovery) find(service string, opts []FindOption) (*Client, error) {
 	return client, nil
 }
 
-// finder tells one client which nodes there are.
+// finder tells one client which nodes there are: a [balance.Learner].
 type finder struct {
 	discovery *discovery
 }
 
-// Ready reports whether the view is complete.
+// Ready implements [balance.Learner].
 func (f *finder) Ready() bool {
 	select {
 	case <-f.discovery.reg.Ready():
@@ -335,6 +335,9 @@ func (f *finder) Ready() bool {
 		return false
 	}
 }
+
+// Err implements [balance.Learner].
+func (f *finder) Err() error { return f.discovery.reg.Err() }
 
 // Resolve implements [balance.Resolver].
 func (f *finder) Resolve(service string) []balance.Instance {

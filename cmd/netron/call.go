@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"log/slog"
 	"math"
 	"math/big"
 	"strings"
@@ -15,11 +16,12 @@ import (
 
 	"github.com/d-e-v-grid/netron"
 	"github.com/d-e-v-grid/netron/codec"
+	"github.com/d-e-v-grid/netron/discover"
 )
 
 // runCall calls one method and prints its result as JSON, or a stream as its items.
 func runCall(ctx context.Context, e *env, args []string) error {
-	flags := newFlags(e, "call", "[flags] URL SERVICE METHOD [ARG...]")
+	flags := newFlags(e, "call", "[flags] URL SERVICE METHOD [ARG...]\n\nURL is that of a peer, ws:// or wss://, or of a Redis, redis:// or rediss://, in which the service is looked up.")
 	timeout := flags.Duration("timeout", 5*time.Second, "time limit for connecting, and for the answer once streams have been sent")
 	header := flags.StringArray("header", nil, "`NAME: VALUE` of a header of the upgrade request; may be repeated")
 	task := flags.Bool("task", false, "run the task METHOD instead; SERVICE is left out")
@@ -52,24 +54,17 @@ func runCall(ctx context.Context, e *env, args []string) error {
 		opts = append(opts, netron.DialHeader(strings.TrimSpace(name), strings.TrimSpace(value)))
 	}
 
-	node, err := netron.New(netron.Config{ConnectTimeout: *timeout, CallTimeout: *timeout})
+	target := callTarget{url: rest[0], service: rest[1], method: rest[need-1], isTask: *task}
+	node, err := netron.New(netron.Config{ConnectTimeout: *timeout, CallTimeout: *timeout, Discovery: target.discovery(opts)})
+	if netron.CodeOf(err) == netron.InvalidArgument {
+		return usagef("%v", err)
+	}
 	if err != nil {
 		return err
 	}
 	defer node.Close()
-	peer, err := node.Dial(ctx, rest[0], opts...)
-	if err != nil {
-		return err
-	}
 	var result any
-	if *task {
-		err = peer.RunTask(ctx, rest[1], &result, values...)
-	} else {
-		var stub *netron.Stub
-		if stub, err = peer.Service(ctx, rest[1]); err == nil {
-			err = stub.Call(ctx, rest[2], &result, values...)
-		}
-	}
+	hangUp, err := target.call(ctx, node, opts, &result, values)
 	progress.end()
 	if err != nil {
 		return describe(err)
@@ -83,7 +78,53 @@ func runCall(ctx context.Context, e *env, args []string) error {
 	if err != nil {
 		return describe(err)
 	}
-	return peer.Close()
+	return hangUp()
+}
+
+// callTarget is what is called.
+type callTarget struct {
+	url, service, method string // of a task service and method are its name
+	isTask               bool
+}
+
+// discovery returns how the service is found if the URL is that of a Redis.
+func (c *callTarget) discovery(opts []netron.DialOption) (d netron.DiscoveryConfig) {
+	for _, scheme := range []string{"redis://", "rediss://", "unix://"} {
+		if strings.HasPrefix(c.url, scheme) {
+			quiet := slog.New(slog.DiscardHandler) // the error says it
+			d = netron.DiscoveryConfig{Redis: &discover.Config{URL: c.url, Logger: quiet}, Dial: opts}
+		}
+	}
+	return d
+}
+
+// call makes the call. hangUp ends the connection, when its streams have ended.
+func (c *callTarget) call(ctx context.Context, node *netron.Node, opts []netron.DialOption, result *any, args []any) (hangUp func() error, err error) {
+	if node.Discovery() != nil {
+		if c.isTask {
+			return nil, usagef("a task is run at a peer: want its URL, not that of a Redis")
+		}
+		client, err := node.Find(c.service)
+		if netron.CodeOf(err) == netron.InvalidArgument {
+			return nil, usagef("%v", err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return client.Close, client.Call(ctx, c.method, result, args...)
+	}
+	peer, err := node.Dial(ctx, c.url, opts...)
+	if err != nil {
+		return nil, err
+	}
+	if c.isTask {
+		return peer.Close, peer.RunTask(ctx, c.method, result, args...)
+	}
+	stub, err := peer.Service(ctx, c.service)
+	if err != nil {
+		return nil, err
+	}
+	return peer.Close, stub.Call(ctx, c.method, result, args...)
 }
 
 // printJSON prints a value as a line.

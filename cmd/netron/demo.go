@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,6 +21,7 @@ import (
 // process, joined by a real WebSocket connection.
 type demoRun struct {
 	out    io.Writer
+	nodes  []*netron.Node // all of them
 	server *netron.Node
 	client *netron.Node
 	peer   *netron.Peer
@@ -38,18 +38,16 @@ func runDemo(ctx context.Context, e *env, args []string) error {
 	defer cancel()
 	var wg sync.WaitGroup
 	defer wg.Wait() // for Serve, which ends with the server
-	quiet := slog.New(slog.DiscardHandler)
-	server, err := netron.New(netron.Config{ID: "server", Addr: "127.0.0.1:0", Logger: quiet})
+	d := &demoRun{out: e.stdout}
+	defer d.close()
+	server, err := d.demoNode(netron.Config{ID: "server", Addr: "127.0.0.1:0"})
 	if err != nil {
 		return err
 	}
-	defer server.Close()
-	client, err := netron.New(netron.Config{ID: "client", Logger: quiet})
-	if err != nil {
+	d.server = server
+	if d.client, err = d.demoNode(netron.Config{ID: "client"}); err != nil {
 		return err
 	}
-	defer client.Close()
-	d := &demoRun{out: e.stdout, server: server, client: client}
 	served := make(chan error, 1)
 	serving, stop := context.WithCancel(ctx)
 	defer stop()
@@ -70,8 +68,12 @@ func runDemo(ctx context.Context, e *env, args []string) error {
 		{"A slow call delays nobody", d.slow},
 		{"The server calls back over the same connection", d.callBack},
 		{"Tasks run by name", d.task},
+		{"Properties are read and written, if they may", d.property},
+		{"Events go to those who subscribed to a pattern", d.events},
 		{"Methods take and return streams", d.streams},
 		{"A file goes up with progress and comes down checked", d.files},
+		{"Nodes find each other, and calls go to whoever is there", d.found},
+		{"A connection is lost, and made anew", d.reconnect},
 		{"20,000 calls, 64 in flight, on one connection", d.load},
 	} {
 		fmt.Fprintf(d.out, "\n%s\n", step.title)

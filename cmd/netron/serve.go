@@ -9,6 +9,7 @@ import (
 
 	"github.com/d-e-v-grid/netron"
 	"github.com/d-e-v-grid/netron/bench"
+	"github.com/d-e-v-grid/netron/discover"
 	"github.com/d-e-v-grid/netron/engine"
 	"github.com/d-e-v-grid/netron/internal/demo"
 	"github.com/d-e-v-grid/netron/pubsub"
@@ -28,6 +29,9 @@ func runServe(ctx context.Context, e *env, args []string) error {
 	pollers := flags.Int("pollers", 0, "pollers of the epoll driver; 0: one for every 20 processors")
 	whenFull := flags.String("when-full", "drop-oldest", "what becomes of events for a subscriber that reads too slowly: drop-oldest, drop-newest, block or disconnect")
 	maxQueued := flags.Int("max-queued", 0, "events that may wait for one subscriber; 0: the default, 8,192")
+	redis := flags.String("redis", "", "`URL` of a Redis where others find the server, as redis://user:password@host:6379")
+	advertise := flags.String("advertise", "", "`ADDRESS` under which others reach the server; default is that of --listen")
+	zone := flags.String("zone", "", "where the server is, for callers that prefer their own zone")
 	profile := flags.String("cpuprofile", "", "write a CPU profile to `FILE`")
 	if err := parse(flags, args); err != nil {
 		return err
@@ -55,13 +59,24 @@ func runServe(ctx context.Context, e *env, args []string) error {
 	if !ok {
 		return usagef("unknown policy %q, want drop-oldest, drop-newest, block or disconnect", *whenFull)
 	}
+	discovery, err := foundAt(*redis, *advertise, *zone)
+	if err != nil {
+		return err
+	}
 	if *echo {
+		if discovery.Redis != nil {
+			return usagef("--redis goes with services, not with --echo")
+		}
 		return serveEcho(ctx, e, *listen, engine.Config{TLS: config, AllowedOrigins: *origins, Driver: driver, Pollers: *pollers})
 	}
 	node, err := netron.New(netron.Config{
 		Addr: *listen, TLS: config, AllowedOrigins: *origins, Driver: driver, Pollers: *pollers,
-		Events: netron.EventConfig{WhenFull: policy, MaxQueued: *maxQueued, ServiceEvents: true, Receive: relay},
+		Discovery: discovery,
+		Events:    netron.EventConfig{WhenFull: policy, MaxQueued: *maxQueued, ServiceEvents: true, Receive: relay},
 	})
+	if netron.CodeOf(err) == netron.InvalidArgument {
+		return usagef("%v", err)
+	}
 	if err != nil {
 		return err
 	}
@@ -78,6 +93,17 @@ func runServe(ctx context.Context, e *env, args []string) error {
 	}
 	announce(e, config, node.Addr())
 	return node.Serve(ctx)
+}
+
+// foundAt returns how others find the server; without a Redis they do not.
+func foundAt(redis, advertise, zone string) (d netron.DiscoveryConfig, err error) {
+	switch {
+	case redis != "":
+		d = netron.DiscoveryConfig{Redis: &discover.Config{URL: redis}, Advertise: advertise, Zone: zone}
+	case advertise != "" || zone != "":
+		err = usagef("--advertise and --zone go with --redis")
+	}
+	return d, err
 }
 
 // policies are the names that the flag --when-full knows.

@@ -300,6 +300,10 @@ type Client struct {
 	Pump      func(ctx context.Context, chunks, size float64) (*stream.Reader, error)
 	Upload    func(ctx context.Context, body io.Reader) (int64, error)
 	SumStream func(ctx context.Context, numbers iter.Seq2[float64, error]) (float64, error)
+
+	Version    func(ctx context.Context) (string, error)  `netron:"version,get"`
+	Counter    func(ctx context.Context) (any, error)     `netron:"counter,get"`
+	SetCounter func(ctx context.Context, value any) error `netron:"counter,set"`
 }
 
 // InnerClient is the service that Child returns, as Go callers see it.

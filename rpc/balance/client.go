@@ -129,8 +129,8 @@ func (c *Client) follow() {
 
 // resolve makes the members those that the resolver knows.
 func (c *Client) resolve() {
-	r, ok := c.cfg.Resolver.(interface{ Ready() bool })
-	learns := ok && !r.Ready() // before Resolve, which may learn more meanwhile
+	l, ok := c.cfg.Resolver.(Learner)
+	learns := ok && !l.Ready() // before Resolve, which may learn more meanwhile
 	found := c.cfg.Resolver.Resolve(c.service)
 	c.mu.Lock()
 	defer c.mu.Unlock()

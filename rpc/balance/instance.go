@@ -47,9 +47,6 @@ func (i *Instance) isLast() bool { return i.Suspect || i.Weight < 0 }
 const maxWeight = 1 << 20
 
 // Resolver knows which instances offer services. Any number of goroutines call its methods.
-//
-// One that does not know them from the beginning may have a method Ready() bool besides: while it
-// returns false, calls that find no instance wait for one. Watch tells when it changes.
 type Resolver interface {
 	// Resolve returns the instances that offer a service now: "name", "name@version" or "name@range".
 	// They are not changed afterwards. It should not block: it answers from what is known.
@@ -58,6 +55,19 @@ type Resolver interface {
 	// Watch has changed called whenever Resolve may return something else for the service, until
 	// stop. changed does not block, and may be called too often.
 	Watch(service string, changed func()) (stop func())
+}
+
+// Learner is a [Resolver] that has to ask others which instances there are.
+type Learner interface {
+	Resolver
+
+	// Ready reports whether it has been told once. Before that, calls that find no instance wait for
+	// one. Watch tells when it changes.
+	Ready() bool
+
+	// Err returns why it may not know what there is now, nil if it does: errors of calls that find
+	// no instance say so.
+	Err() error
 }
 
 // Dialer connects to the address of an instance. The peer may reconnect by itself. The client

@@ -1,6 +1,7 @@
 package balance_test
 
 import (
+	"errors"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -17,6 +18,15 @@ type learner struct {
 }
 
 func (l *learner) Ready() bool { return l.ready.Load() }
+
+var errUnknown = errors.New("nobody to ask")
+
+func (l *learner) Err() error {
+	if l.ready.Load() {
+		return nil
+	}
+	return errUnknown
+}
 
 // learned says that it knows them now.
 func (l *learner) learned() {
@@ -40,6 +50,9 @@ func TestLearns(t *testing.T) {
 				t.Errorf("%v: Call = %v after %v, want it to fail when nobody turns out to be there", policy, err, time.Since(began))
 			}
 			l.ready.Store(false)
+			if err := c.Call(ctx, "work", nil, 1); !errors.Is(err, errUnknown) {
+				t.Errorf("%v: Call = %v, want it to say what is wrong with the resolver", policy, err)
+			}
 			l.change(func(now []balance.Instance) []balance.Instance { return now })
 			synctest.Wait()
 			began = time.Now()

@@ -250,6 +250,9 @@ func (c *Client) unavailable() error {
 	case c.closed:
 		return rpc.Errorf(rpc.Unavailable, "balance: the client of %s is closed", c.service)
 	case len(c.members) == 0:
+		if l, ok := c.cfg.Resolver.(Learner); ok && l.Err() != nil {
+			return rpc.Errorf(rpc.Unavailable, "balance: no instance of %s is known: %w", c.service, l.Err())
+		}
 		return rpc.Errorf(rpc.Unavailable, "balance: no instance of %s is known", c.service)
 	}
 	for _, m := range c.members {
