@@ -48,7 +48,9 @@ func snippets(t *testing.T, file string) []snippet {
 
 // packages are what snippets may use, by name.
 var packages = map[string]string{
+	"balance":    modulePath + "/rpc/balance",
 	"codec":      modulePath + "/codec",
+	"discover":   modulePath + "/discover",
 	"netron":     modulePath,
 	"netrontest": modulePath + "/netrontest",
 	"pubsub":     modulePath + "/pubsub",
@@ -67,6 +69,7 @@ var packages = map[string]string{
 	"io":         "io",
 	"iter":       "iter",
 	"log":        "log",
+	"os":         "os",
 	"math":       "math",
 	"runtime":    "runtime",
 	"testing":    "testing",

@@ -88,7 +88,7 @@ var layers = map[string]layer{
 		deps: []string{"github.com/spf13/pflag", "github.com/HdrHistogram/hdrhistogram-go"},
 	},
 
-	"examples":                {own: []string{"", "rpc", "rpc/resilience", "rpc/auth", "codec", "pubsub", "stream", "stream/file"}}, // each of them
+	"examples":                {own: []string{"", "rpc", "rpc/resilience", "rpc/auth", "rpc/balance", "codec", "discover", "pubsub", "stream", "stream/file"}}, // each of them
 	"examples/internal/leaks": {deps: []string{"github.com/panjf2000/ants/v2", "go.uber.org/goleak"}},
 }
 

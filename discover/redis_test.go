@@ -545,3 +545,36 @@ func newInfo(t testing.TB, s *redistest.Server) (string, error) {
 	defer c.Close()
 	return c.Do(t.Context(), c.B().Arbitrary("CLUSTER", "INFO").Build()).ToString()
 }
+
+// TestLeastRights has a user with no more rights than the documentation asks for.
+func TestLeastRights(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	admin := newRaw(t, s)
+	rights := "on >secret ~netron:discovery:* &netron:discovery:events -@all +client|tracking +eval +exists +hmget +pttl " +
+		"+scard +smembers +sscan +publish +subscribe +unsubscribe +hget +hset +expire +psetex +sadd +srem +del"
+	admin.do(append([]string{"ACL", "SETUSER", "netron"}, strings.Fields(rights)...)...)
+	cfg := quick()
+	cfg.URL, cfg.Username, cfg.Password = s.URL(), "netron", "secret"
+	var all []*Registry
+	for _, id := range []string{"a", "b"} {
+		r := startReady(t, cfg)
+		register(t, r, Node{ID: id, Services: services("s")})
+		all = append(all, r)
+	}
+	if err := all[0].SetServices(t.Context(), Service{Name: "other"}); err != nil {
+		t.Error(err)
+	}
+	if got, err := all[1].Fresh(t.Context(), "other"); err != nil || len(got) != 1 {
+		t.Errorf("Fresh() = %v, %v", got, err)
+	}
+	if err := all[0].Deregister(t.Context()); err != nil {
+		t.Error(err)
+	}
+	wantIDs(t, "those that are left", all[1].Nodes, "b")
+	for _, r := range all {
+		if err := r.Err(); err != nil || r.Stats().Failures > 0 {
+			t.Errorf("Err() = %v, Stats() = %+v", err, r.Stats())
+		}
+	}
+}
