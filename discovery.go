@@ -351,7 +351,14 @@ func (f *finder) Resolve(service string) []balance.Instance {
 	return instances
 }
 
-func urlOf(n *discover.Node) string { return n.URL() + n.Metadata[metadataPath] }
+// urlOf returns what to dial.
+func urlOf(n *discover.Node) string {
+	url := n.URL()
+	if path := n.Metadata[metadataPath]; strings.HasPrefix(path, "/") {
+		url += path
+	}
+	return url
+}
 
 // Watch implements [balance.Resolver]. The client calls stop when it is closed.
 func (f *finder) Watch(service string, changed func()) (stop func()) {

@@ -160,3 +160,42 @@ func TestOutageFailover(t *testing.T) {
 	o.wantWell("after a failover")
 	o.finish()
 }
+
+// TestFindForeign calls a service at a node whose record was written by a TypeScript peer of
+// version 0.6.
+func TestFindForeign(t *testing.T) {
+	t.Parallel()
+	redis := redistest.Start(t)
+	server, _ := serve(t, netron.Config{})
+	if err := server.Expose("namer@1.0.0", namer{"foreign"}); err != nil {
+		t.Fatal(err)
+	}
+	ts, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{redis.Addr()}, DisableCache: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ts.Close()
+	const id = "d0a64b16-6f0b-4c0e-9a8b-5e1f3f2c7a11"
+	for _, command := range [][]string{
+		{
+			"HSET", "netron:discovery:nodes:" + id, "address", server.Addr(),
+			"services", `[{"name":"namer","version":"1.0.0"}]`, "timestamp", "1764500000000",
+		},
+		{"SET", "netron:discovery:heartbeat:" + id, "1", "EX", "15"},
+		{"SADD", "netron:discovery:index:nodes", id},
+	} {
+		if err := ts.Do(t.Context(), ts.B().Arbitrary(command...).Build()).Error(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	client := newNode(t, netron.Config{Discovery: netron.DiscoveryConfig{Redis: &discover.Config{URL: redis.URL()}}})
+	c, err := client.Find("namer@^1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names, err := netron.QueryClient[namerClient](t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantNames(t, names, "foreign")
+}

@@ -419,13 +419,13 @@ func TestFindKill(t *testing.T) {
 			return err
 		})
 		for round := range 6 {
-			time.Sleep(2 * time.Second)
+			time.Sleep(12 * time.Second) // the pauses between attempts to connect do not grow
 			w.net.Link("client", servers[round%3].Name()).Refuse()
 			w.net.Link("client", servers[round%3].Name()).Cut()
 			time.Sleep(2 * time.Second)
 			w.net.Allow()
 		}
-		time.Sleep(30 * time.Second)
+		time.Sleep(40 * time.Second)
 		wantNames(t, names, "s0", "s1", "s2")
 		load.stop(t)
 	})
