@@ -15,6 +15,9 @@ const maxTracked = int64(60 * time.Second)
 // cache misses.
 func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(100, maxTracked, 2) }
 
+// newFineHistogram returns one that tells nanoseconds apart, for a few callers.
+func newFineHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(1, maxTracked, 2) }
+
 // merged returns the sum of histograms.
 func merged(parts []*hdrhistogram.Histogram) *hdrhistogram.Histogram {
 	total := newHistogram()

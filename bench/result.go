@@ -32,6 +32,10 @@ type Result struct {
 	CallsPerS float64 `json:"calls_per_s,omitempty"` // beside the stream; the latencies are theirs
 
 	Sleepers int64 `json:"sleepers,omitempty"` // sleeping calls that ended during the run
+
+	// Of the workloads discovery-local and discovery-redis, whose server is Redis.
+	Nodes      int     `json:"nodes,omitempty"`           // that are registered
+	QuestionsS float64 `json:"questions_per_s,omitempty"` // to Redis: calls at the same time share one
 }
 
 // String returns the result on one line.
@@ -46,6 +50,9 @@ func (r *Result) String() string {
 	}
 	if r.Workload == "stream" || r.Workload == "mixed" {
 		return r.streamString()
+	}
+	if r.Nodes > 0 {
+		return r.discoveryString()
 	}
 	s := fmt.Sprintf("%s: %d conns x %d in flight", r.Workload, r.Conns, r.Inflight)
 	if r.Payload > 0 {
@@ -69,6 +76,26 @@ func (r *Result) streamString() string {
 		s += fmt.Sprintf("; %d callers beside it: %s calls/s, p50 %.0f us, p99 %.0f us, p99.9 %.0f us", r.Inflight, Count(r.CallsPerS), r.P50us, r.P99us, r.P999us)
 	}
 	return s
+}
+
+func (r *Result) discoveryString() string {
+	s := fmt.Sprintf("%s: %d nodes, %d callers: %s/s", r.Workload, r.Nodes, r.Inflight, Count(r.OpsPerS))
+	if r.QuestionsS > 0 {
+		s += fmt.Sprintf(" by %s questions/s to Redis", Count(r.QuestionsS))
+	}
+	s += fmt.Sprintf(", p50 %s us, p99 %s us, p99.9 %s us, CPU s per million: %.2f", Micros(r.P50us), Micros(r.P99us), Micros(r.P999us), r.ClientCPU)
+	if r.ServerCPU > 0 {
+		s += fmt.Sprintf(", Redis %.2f", r.ServerCPU)
+	}
+	return s + fmt.Sprintf(", %.2f allocs/op", r.AllocsPer)
+}
+
+// Micros formats microseconds for people, those below one with their fraction.
+func Micros(us float64) string {
+	if us > 0 && us < 1 {
+		return fmt.Sprintf("%.2f", us)
+	}
+	return fmt.Sprintf("%.0f", us)
 }
 
 // Count formats a number of operations for people: 1,234,567.

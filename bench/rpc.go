@@ -105,7 +105,7 @@ func (r RPC) Run(ctx context.Context) (*Result, error) {
 	defer context.AfterFunc(ctx, func() { run.stopped.Store(true) })()
 
 	used := make(chan usage, 1)
-	go func() { used <- run.measure(ctx) }()
+	go func() { used <- run.measure(ctx, run.read) }()
 	workers := r.Conns * r.Inflight
 	histograms := make([]*hdrhistogram.Histogram, workers)
 	var wg sync.WaitGroup
@@ -299,18 +299,20 @@ type usage struct {
 	clientCPU, serverCPU time.Duration
 	mallocs              uint64
 	serverRSS            int64
+	questions            uint64 // of a registry to Redis
 }
 
-// measure notes the state of both processes when the warm-up is over, and returns
-// what changed until the end.
-func (r *rpcRun) measure(ctx context.Context) usage {
+// measure notes the state of both processes, which read returns, when the warm-up is over,
+// and returns what changed until the end.
+func (r *rpcRun) measure(ctx context.Context, read func() usage) usage {
 	sleep(ctx, r.start.Add(r.Warmup))
-	before := r.read()
+	before := read()
 	sleep(ctx, r.start.Add(r.until()))
-	after := r.read()
+	after := read()
 	after.clientCPU -= before.clientCPU
 	after.serverCPU -= before.serverCPU
 	after.mallocs -= before.mallocs
+	after.questions -= before.questions
 	return after
 }
 
