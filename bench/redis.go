@@ -15,7 +15,7 @@ import (
 )
 
 // ErrNoRedis is the error of [StartRedis] on a machine without redis-server.
-var ErrNoRedis = errors.New("bench: there is no redis-server on this machine (Debian, Ubuntu: apt-get install redis-server)")
+var ErrNoRedis = errors.New("there is no redis-server; install it (Debian, Ubuntu: apt-get install redis-server)")
 
 const (
 	// redisPatience is how long a redis-server may take to start.

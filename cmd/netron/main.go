@@ -13,15 +13,16 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/d-e-v-grid/netron"
+	"github.com/d-e-v-grid/netron/discover"
 )
 
 // Exit codes.
 const (
 	exitOK          = 0
 	exitUsage       = 1 // the command line makes no sense
-	exitRemote      = 2 // the service returned an error, or does not have the method
+	exitRemote      = 2 // the service returned an error, or does not have the method; or Redis refuses
 	exitGoal        = 3 // a benchmark missed the promised figure
-	exitUnavailable = 4 // the peer cannot be reached
+	exitUnavailable = 4 // the peer, or Redis, cannot be reached
 	exitTimeout     = 5 // no answer in time
 )
 
@@ -110,10 +111,25 @@ func exitCode(err error) int {
 	if _, ok := errors.AsType[*goalError](err); ok {
 		return exitGoal
 	}
+	if e, ok := errors.AsType[*discover.Error](err); ok {
+		return redisExitCode(e.Code)
+	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return exitTimeout
 	}
 	if e, ok := errors.AsType[*netron.Error](err); ok && (e.Remote() || e.Code != netron.Unavailable) {
+		return exitRemote
+	}
+	return exitUnavailable
+}
+
+// redisExitCode returns the exit code for an error about Redis, which is a peer that cannot
+// be reached as long as it has refused nothing.
+func redisExitCode(code discover.Code) int {
+	switch code {
+	case netron.InvalidArgument:
+		return exitUsage
+	case netron.Unauthenticated, netron.PermissionDenied, netron.FailedPrecondition:
 		return exitRemote
 	}
 	return exitUnavailable

@@ -221,6 +221,8 @@ func TestVerdict(t *testing.T) {
 		{row{promised: 50, aim: 50, maxP99: 2000}, bench.Result{OpsPerS: 49.9, P99us: 1}, "promise kept"},
 		{row{promised: 50, aim: 50, maxP99: 2000}, bench.Result{OpsPerS: 49, P99us: 1}, verdictMissed},
 		{row{promised: 50, aim: 50, maxP99: 2000}, bench.Result{OpsPerS: 50, P99us: 2001}, verdictMissed},
+		{row{promised: 50, aim: 100, maxP99: 5000, aimP99: 2000}, bench.Result{OpsPerS: 75, P99us: 2001}, "1.5x the promised rate, 75% of the aim, p99 over the aim of 2000 us"},
+		{row{promised: 50, aim: 100, maxP99: 5000, aimP99: 2000}, bench.Result{OpsPerS: 75, P99us: 5001}, "1.5x the promised rate, 75% of the aim, p99 over 5000 us"},
 		{row{aim: 100}, bench.Result{OpsPerS: 150}, "150% of the aim"},
 		{row{}, bench.Result{OpsPerS: 150}, "for comparison"},
 	} {
