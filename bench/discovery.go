@@ -66,7 +66,7 @@ func (d Discovery) Run(ctx context.Context) (result *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer registry.Close(context.Background()) //nolint:errcheck // it has no node that could stay
+	defer registry.Close(context.Background())
 	if _, err := registry.Fresh(ctx, serviceName(0)); err != nil {
 		return nil, err // what is wrong with Redis
 	}

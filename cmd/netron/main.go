@@ -45,6 +45,7 @@ func commands() []command {
 		{"call", "URL SERVICE METHOD [ARG...]", "call a method; arguments are JSON, or - and @FILE for streams", runCall},
 		{"sub", "URL PATTERN...", "print the events of a peer, as JSON", runSub},
 		{"emit", "URL NAME [ARG...]", "send an event to a peer; arguments are JSON", runEmit},
+		{"nodes", "[--redis URL]", "print the nodes that are registered in Redis", runNodes},
 		{"bench", "[rpc | events | ...]", "measure; without a workload, all of them in a table", runBench},
 	}
 }

@@ -172,12 +172,13 @@ func TestUsage(t *testing.T) {
 		{"bench", "nonsense"},
 		{"bench", "rpc", "extra"},
 		{"demo", "--nonsense"},
+		{"nodes", "--nonsense"},
 	} {
 		if _, errs, code := runTool(t, args...); code != exitUsage || errs == "" {
 			t.Errorf("%v: exit code %d, %q, want %d and an explanation", args, code, errs, exitUsage)
 		}
 	}
-	for _, args := range [][]string{{"help"}, {"--help"}, {"serve", "--help"}, {"call", "-h"}, {"bench", "--help"}} {
+	for _, args := range [][]string{{"help"}, {"--help"}, {"serve", "--help"}, {"call", "-h"}, {"bench", "--help"}, {"nodes", "--help"}} {
 		if out, errs, code := runTool(t, args...); code != exitOK || !strings.Contains(out, "usage: netron") {
 			t.Errorf("%v: exit code %d, %q, %q, want the usage", args, code, out, errs)
 		}

@@ -4,15 +4,13 @@ import (
 	"bufio"
 	"fmt"
 	"net"
-	"strings"
 	"testing"
 
 	"github.com/d-e-v-grid/netron/internal/redistest"
 )
 
-// redisCommand sends a command to Redis and returns the line of its answer, which must be
-// no error.
-func redisCommand(t *testing.T, s *redistest.Server, line string) string {
+// redisCommand has Redis do something.
+func redisCommand(t *testing.T, s *redistest.Server, line string) {
 	t.Helper()
 	conn, err := net.Dial("tcp", s.Addr())
 	if err != nil {
@@ -24,5 +22,4 @@ func redisCommand(t *testing.T, s *redistest.Server, line string) string {
 	if err != nil || answer[0] == '-' {
 		t.Fatalf("%s = %q, %v", line, answer, err)
 	}
-	return strings.TrimSpace(answer)
 }
