@@ -199,3 +199,56 @@ func TestFindForeign(t *testing.T) {
 	}
 	wantNames(t, names, "foreign")
 }
+
+// TestDiscoveryEnds has nodes leave Redis whenever they end, and end whatever Redis does.
+func TestDiscoveryEnds(t *testing.T) {
+	t.Parallel()
+	redis := redistest.Start(t)
+	admin, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{redis.Addr()}, DisableCache: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close()
+	begin := func() *netron.Node {
+		n := newNode(t, netron.Config{Addr: "127.0.0.1:0", Discovery: netron.DiscoveryConfig{Redis: &discover.Config{URL: redis.URL(), Logger: quiet}}})
+		if err := n.Start(); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	for i := range 30 {
+		n := begin()
+		if i%3 > 0 {
+			if err := n.Discovery().WaitReady(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		end := n.Close
+		if i%2 > 0 {
+			end = func() error { return n.Shutdown(t.Context()) }
+		}
+		if err := end(); err != nil {
+			t.Error(err)
+		}
+		keys, err := admin.Do(t.Context(), admin.B().Keys().Pattern("*").Build()).AsStrSlice()
+		if err != nil || len(keys) > 0 {
+			t.Errorf("Redis has %v after the end of a node, %v", keys, err)
+		}
+	}
+	one, two := begin(), begin()
+	for _, n := range []*netron.Node{one, two} {
+		if err := n.Discovery().WaitReady(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	redis.Pause()
+	defer redis.Continue()
+	began := time.Now()
+	if err := one.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := two.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	t.Logf("two nodes have ended in %v while Redis was stopped", time.Since(began))
+}

@@ -37,27 +37,14 @@ func offers(qualified string) netrontest.Option {
 type town struct {
 	t   *testing.T
 	net netrontest.Network
-	hub *discover.Hub
 }
 
-func newTown(t *testing.T) *town { return &town{t: t, hub: discover.NewHub()} }
-
-// discovers configures a node of the town.
-func (w *town) discovers() netrontest.Option {
-	return netrontest.Configure(func(cfg *netron.Config) {
-		reg, err := discover.NewMemory(w.hub, discover.Config{})
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		cfg.Discovery.Registry = reg
-		cfg.Discovery.Dial = []netron.DialOption{netron.DialNet(w.net.Dialer(cfg.ID))}
-	})
-}
+func newTown(t *testing.T) *town { return &town{t: t} }
 
 // start starts a node at name:8080.
 func (w *town) start(name string, opts ...netrontest.Option) *netrontest.Node {
 	w.t.Helper()
-	return w.net.Start(w.t, name+":8080", append([]netrontest.Option{w.discovers()}, opts...)...)
+	return w.net.Start(w.t, name+":8080", append([]netrontest.Option{netrontest.Discover()}, opts...)...)
 }
 
 // find returns a service at whichever nodes have it.
@@ -252,9 +239,9 @@ func TestFound(t *testing.T) {
 
 // TestFindPath calls a node that listens at a path, and that is served by a handler.
 func TestFindPath(t *testing.T) {
-	w := newTown(t)
+	w, all := newTown(t), discover.NewHub()
 	hub := func(cfg netron.Config) *netron.Node {
-		reg, err := discover.NewMemory(w.hub, discover.Config{})
+		reg, err := discover.NewMemory(all, discover.Config{})
 		if err != nil {
 			t.Fatal(err)
 		}

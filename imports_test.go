@@ -79,7 +79,7 @@ var layers = map[string]layer{
 		deps: []string{"github.com/google/uuid"},
 	},
 
-	"netrontest":    {own: []string{"", "internal/memlink"}}, // what users can do, over links that fail on demand
+	"netrontest":    {own: []string{"", "discover", "internal/memlink"}}, // what users can do, over links that fail on demand
 	"internal/demo": {own: []string{"", "rpc", "stream", "pubsub", "discover", "codec"}},
 	"bench":         {own: []string{anything}, deps: []string{anything}},
 	"fuzz":          {own: []string{anything}},

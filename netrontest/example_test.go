@@ -117,3 +117,29 @@ func ExampleLink_Refuse() {
 	// netron: dial node-2:8080: engine: dial node-2:8080: dial memory node-2:8080: connection refused
 	// <nil> 2 1
 }
+
+func ExampleDiscover() {
+	ctx, t := context.Background(), new(exampleT) // in a test: t.Context() and t
+	defer t.end()
+
+	cluster := netrontest.NewCluster(t, 3, netrontest.Discover(), netrontest.Prepare(func(node *netron.Node) error {
+		return node.Expose("greeter@1.0.0", Greeter{})
+	}))
+	client, err := cluster.Nodes[0].Find("greeter")
+	if err != nil {
+		log.Panic(err)
+	}
+	greeter, err := netron.QueryClient[GreeterClient](ctx, client)
+	if err != nil {
+		log.Panic(err)
+	}
+	fmt.Println(greeter.Greet(ctx, "Ann"))
+	cluster.Nodes[1].Restart()
+	if err := cluster.Nodes[2].Close(); err != nil {
+		log.Panic(err)
+	}
+	fmt.Println(greeter.Greet(netron.Idempotent(ctx), "Bob"))
+	// Output:
+	// hello, Ann <nil>
+	// hello, Bob <nil>
+}

@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/d-e-v-grid/netron/discover"
 	"github.com/d-e-v-grid/netron/internal/memlink"
 )
 
@@ -23,6 +24,7 @@ type Network struct {
 	listeners map[string]*listener // that are open, by address; guarded by mu
 	links     map[[2]string]*Link  // by the sorted names of the hosts; guarded by mu
 	unknown   int                  // dials to hosts that are not there; guarded by mu
+	hub       *discover.Hub        // of nodes that find each other, nil without any; guarded by mu
 }
 
 // Listen returns a listener at an address, "name:port". The name becomes a host of
@@ -93,6 +95,16 @@ func (n *Network) Link(a, b string) *Link {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.linkLocked(hostOf(a), hostOf(b))
+}
+
+// registry returns one in which the nodes of the network find each other.
+func (n *Network) registry() (*discover.Registry, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.hub == nil {
+		n.hub = discover.NewHub()
+	}
+	return discover.NewMemory(n.hub, discover.Config{})
 }
 
 func (n *Network) linkLocked(a, b string) *Link {

@@ -40,11 +40,22 @@ func (n *Network) Start(t TB, addr string, opts ...Option) *Node {
 	node := &Node{t: t, network: n, name: hostOf(addr), addr: addr, opts: opts, served: make(chan struct{})}
 	cfg := netron.Config{ID: node.name}
 	o := collect(opts)
+	if o.discover {
+		registry, err := n.registry()
+		if err != nil {
+			t.Fatalf("netrontest: start %s: %v", addr, err)
+		}
+		cfg.Discovery.Registry = registry
+		cfg.Discovery.Dial = []netron.DialOption{netron.DialNet(n.Dialer(node.name))}
+	}
 	for _, configure := range o.configure {
 		configure(&cfg)
 	}
 	inner, err := netron.New(cfg)
 	if err != nil {
+		if r := cfg.Discovery.Registry; r != nil {
+			_ = r.Close(context.Background()) // has no node
+		}
 		t.Fatalf("netrontest: start %s: %v", addr, err)
 	}
 	node.Node = inner

@@ -6,6 +6,7 @@ import "github.com/d-e-v-grid/netron"
 type Option func(*options)
 
 type options struct {
+	discover  bool
 	configure []func(*netron.Config)
 	prepare   []func(*netron.Node) error
 }
@@ -22,6 +23,11 @@ func Configure(f func(cfg *netron.Config)) Option {
 func Prepare(f func(node *netron.Node) error) Option {
 	return func(o *options) { o.prepare = append(o.prepare, f) }
 }
+
+// Discover has nodes of one network find each other, as others do by Redis: it sets
+// Config.Discovery, so that [netron.Node.Find] calls a service at whichever of them offer it,
+// over the network. What is news takes some milliseconds to get around.
+func Discover() Option { return func(o *options) { o.discover = true } }
 
 func collect(opts []Option) *options {
 	o := new(options)
