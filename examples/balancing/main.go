@@ -146,7 +146,10 @@ func run(ctx context.Context) error {
 	err = desks[0].Shutdown(ctx)
 	close(stop)
 	wg.Wait()
-	fmt.Println("calls that failed meanwhile:", errors.Join(append(errs, err)...))
+	if err != nil {
+		return err
+	}
+	fmt.Println("calls that failed meanwhile:", errors.Join(errs...))
 	left, err := caller.Discovery().Fresh(ctx, "desk")
 	fmt.Println("desks that are left:", len(left))
 	return err
