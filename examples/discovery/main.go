@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"log"
+	"strings"
 	"time"
 
 	"github.com/d-e-v-grid/netron"
@@ -109,7 +110,7 @@ func run(ctx context.Context) error {
 		fmt.Println()
 	}
 
-	client, err := office.Find("stock@^1") // at nodes of its own zone, while there are some
+	client, err := office.Find("stock@^1")
 	if err != nil {
 		return err
 	}
@@ -117,7 +118,14 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Println(stock.Count(ctx, "rope"))
+	// Nodes of its own zone are asked, as soon as one of them is connected.
+	near := ""
+	for !strings.HasSuffix(near, first.ID()) {
+		if near, err = stock.Count(ctx, "rope"); err != nil {
+			return err
+		}
+	}
+	fmt.Println(near)
 
 	// What a node exposes later is known at once, and so is that it leaves.
 	if err := second.Expose("tools@1.0.0", Stock{"station"}); err != nil {
@@ -128,6 +136,7 @@ func run(ctx context.Context) error {
 		return err
 	}
 	hear(2)
-	fmt.Println(stock.Count(ctx, "rope"))
-	return nil
+	far, err := stock.Count(ctx, "rope")
+	fmt.Println(far)
+	return err
 }

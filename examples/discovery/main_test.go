@@ -18,10 +18,10 @@ func Example() {
 	// stock: harbour in the north station in the south
 	// stock@^1.3: station in the south
 	// tools:
-	// 4 ropes at harbour <nil>
+	// 4 ropes at harbour
 	// node changed station
 	// service available tools@1.0.0
 	// node left harbour
 	// service unavailable stock@1.2.0
-	// 4 ropes at station <nil>
+	// 4 ropes at station
 }
