@@ -56,9 +56,6 @@ func runCall(ctx context.Context, e *env, args []string) error {
 
 	target := callTarget{url: rest[0], service: rest[1], method: rest[need-1], isTask: *task}
 	node, err := netron.New(netron.Config{ConnectTimeout: *timeout, CallTimeout: *timeout, Discovery: target.discovery(opts)})
-	if netron.CodeOf(err) == netron.InvalidArgument {
-		return usagef("%v", err)
-	}
 	if err != nil {
 		return err
 	}
@@ -105,9 +102,6 @@ func (c *callTarget) call(ctx context.Context, node *netron.Node, opts []netron.
 			return nil, usagef("a task is run at a peer: want its URL, not that of a Redis")
 		}
 		client, err := node.Find(c.service)
-		if netron.CodeOf(err) == netron.InvalidArgument {
-			return nil, usagef("%v", err)
-		}
 		if err != nil {
 			return nil, err
 		}

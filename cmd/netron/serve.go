@@ -74,9 +74,6 @@ func runServe(ctx context.Context, e *env, args []string) error {
 		Discovery: discovery,
 		Events:    netron.EventConfig{WhenFull: policy, MaxQueued: *maxQueued, ServiceEvents: true, Receive: relay},
 	})
-	if netron.CodeOf(err) == netron.InvalidArgument {
-		return usagef("%v", err)
-	}
 	if err != nil {
 		return err
 	}
