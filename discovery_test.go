@@ -360,22 +360,27 @@ func (c *callers) stop(t *testing.T) {
 	}
 }
 
+// underLoad starts three instances, s0 to s2, and calls of them by a node named client.
+func (w *town) underLoad(ctx context.Context, pause time.Duration) (servers []*netrontest.Node, names *namerClient, load *callers) {
+	w.t.Helper()
+	w.net.Delay(time.Millisecond)
+	for i := range 3 {
+		servers = append(servers, w.start(fmt.Sprint("s", i), offers("namer@1.0.0")))
+	}
+	client := w.start("client")
+	settle()
+	_, names = w.find(client.Node, "namer")
+	return servers, names, startCallers(ctx, 8, pause, func(ctx context.Context) error {
+		_, err := names.Name(ctx)
+		return err
+	})
+}
+
 // TestFindRolling replaces all instances in turn, under load: no call fails.
 func TestFindRolling(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newTown(t)
-		w.net.Delay(time.Millisecond)
-		var servers []*netrontest.Node
-		for i := range 3 {
-			servers = append(servers, w.start(fmt.Sprint("s", i), offers("namer@1.0.0")))
-		}
-		client := w.start("client")
-		settle()
-		_, names := w.find(client.Node, "namer")
-		load := startCallers(t.Context(), 8, 3*time.Millisecond, func(ctx context.Context) error {
-			_, err := names.Name(ctx)
-			return err
-		})
+		servers, names, load := w.underLoad(t.Context(), 3*time.Millisecond)
 		for i, s := range servers {
 			time.Sleep(time.Second)
 			if err := s.Shutdown(t.Context()); err != nil {
@@ -393,18 +398,7 @@ func TestFindRolling(t *testing.T) {
 func TestFindKill(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newTown(t)
-		w.net.Delay(time.Millisecond)
-		var servers []*netrontest.Node
-		for i := range 3 {
-			servers = append(servers, w.start(fmt.Sprint("s", i), offers("namer@1.0.0")))
-		}
-		client := w.start("client")
-		settle()
-		_, names := w.find(client.Node, "namer")
-		load := startCallers(netron.Idempotent(t.Context()), 8, 20*time.Millisecond, func(ctx context.Context) error {
-			_, err := names.Name(ctx)
-			return err
-		})
+		servers, names, load := w.underLoad(netron.Idempotent(t.Context()), 20*time.Millisecond)
 		for round := range 6 {
 			time.Sleep(12 * time.Second) // the pauses between attempts to connect do not grow
 			w.net.Link("client", servers[round%3].Name()).Refuse()
