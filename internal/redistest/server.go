@@ -7,6 +7,7 @@ package redistest
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -36,7 +37,10 @@ type Server struct {
 	dir  string
 	port int
 	args []string // but those that say where
-	run  *process // nil when it was killed
+
+	option string   // of a second port, empty if there is none
+	second int      // that port
+	run    *process // nil when it was killed
 }
 
 // process is one life of a server.
@@ -49,7 +53,12 @@ type process struct {
 // arguments are options of redis-server.
 func Start(t testing.TB, args ...string) *Server {
 	t.Helper()
-	return start(t, slices.Concat([]string{"--save", "", "--appendonly", "no"}, args)...)
+	return start(t, "", plain(args)...)
+}
+
+// plain returns the options of a server that keeps nothing, with others.
+func plain(args []string) []string {
+	return slices.Concat([]string{"--save", "", "--appendonly", "no"}, args)
 }
 
 // StartSentinel starts a sentinel that watches a master under the name main, and is enough
@@ -61,23 +70,58 @@ func StartSentinel(t testing.TB, master *Server) *Server {
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return start(t, conf, "--sentinel")
+	return start(t, "", conf, "--sentinel")
 }
 
-func start(t testing.TB, args ...string) *Server {
+// StartSentinels starts sentinels as StartSentinel does, and waits until they know of each
+// other: the most of them elect the one that replaces the master.
+func StartSentinels(t testing.TB, master *Server, n int) []*Server {
+	t.Helper()
+	all := make([]*Server, n)
+	for i := range all {
+		all[i] = StartSentinel(t, master)
+	}
+	for _, s := range all {
+		s.await("knows the other sentinels", "SENTINEL MASTER main", fmt.Sprintf("num-other-sentinels\r\n$1\r\n%d\r\n", n-1))
+	}
+	return all
+}
+
+// StartCluster starts a cluster that shares out the slots evenly in order, and waits until
+// all its servers say that it works. It works for the slots of those that live.
+func StartCluster(t testing.TB, n int) []*Server {
+	t.Helper()
+	const slots = 16384
+	all := make([]*Server, n)
+	for i := range all {
+		all[i] = start(t, "--cluster-port", plain([]string{
+			"--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-require-full-coverage", "no",
+		})...)
+		all[i].await("has its slots", fmt.Sprintf("CLUSTER ADDSLOTSRANGE %d %d", slots*i/n, slots*(i+1)/n-1), "+OK")
+		all[i].await("meets the first one", fmt.Sprintf("CLUSTER MEET 127.0.0.1 %d %d", all[0].port, all[0].second), "+OK")
+	}
+	for _, s := range all {
+		s.await("knows the others", "CLUSTER INFO", fmt.Sprintf("cluster_known_nodes:%d\r\n", n))
+		s.await("knows all slots", "CLUSTER INFO", fmt.Sprintf("cluster_slots_ok:%d\r\n", slots))
+		s.await("works", "CLUSTER INFO", "cluster_state:ok")
+	}
+	return all
+}
+
+func start(t testing.TB, option string, args ...string) *Server {
 	t.Helper()
 	path, err := exec.LookPath("redis-server")
 	if err != nil {
 		t.Fatal(Missing)
 	}
-	s := &Server{t: t, path: path, dir: t.TempDir(), args: args}
+	s := &Server{t: t, path: path, dir: t.TempDir(), args: args, option: option}
 	t.Cleanup(func() {
 		if s.run != nil {
 			s.Kill()
 		}
 	})
 	for range 10 { // somebody else may take the port in between
-		s.port = freePort(t)
+		s.port, s.second = freePort(t), freePort(t)
 		if s.begin() {
 			return s
 		}
@@ -147,9 +191,13 @@ func (s *Server) signal(sig os.Signal) {
 // ended instead.
 func (s *Server) begin() bool {
 	s.t.Helper()
-	cmd := exec.Command(s.path, slices.Concat(s.args, []string{
+	args := slices.Concat(s.args, []string{
 		"--bind", "127.0.0.1", "--port", strconv.Itoa(s.port), "--dir", s.dir, "--logfile", s.logFile(), "--daemonize", "no",
-	})...)
+	})
+	if s.option != "" {
+		args = append(args, s.option, strconv.Itoa(s.second))
+	}
+	cmd := exec.Command(s.path, args...)
 	dieWithParent(cmd)
 	started := make(chan error)
 	run := &process{done: make(chan struct{})}
@@ -210,6 +258,47 @@ func answers(addr string, pid int) bool {
 		}
 	}
 	return false
+}
+
+// await waits until an answer to a command has something in it.
+func (s *Server) await(what, command, want string) {
+	s.t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		got, err := s.say(command)
+		if err == nil && strings.Contains(got, want) {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("redistest: it is not so that %s %s: %s = %q, %v", s.Addr(), what, command, got, err)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// say returns the answer to a command as it is on the wire.
+func (s *Server) say(command string) (string, error) {
+	conn, err := net.DialTimeout("tcp", s.Addr(), time.Second)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		return "", err
+	}
+	const end = "+PONG\r\n"
+	if _, err := io.WriteString(conn, command+"\r\nPING\r\n"); err != nil {
+		return "", err
+	}
+	var answer []byte
+	for r := bufio.NewReader(conn); !bytes.HasSuffix(answer, []byte(end)); {
+		line, err := r.ReadBytes('\n')
+		if err != nil {
+			return string(answer), err
+		}
+		answer = append(answer, line...)
+	}
+	return strings.TrimSuffix(string(answer), end), nil
 }
 
 // freePort returns a port that nobody listens on. It is none of those that the system
