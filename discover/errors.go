@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 
 	"github.com/redis/rueidis"
@@ -87,7 +88,7 @@ func explain(what string, err error) error {
 			e.Code = code.InvalidArgument
 		}
 	}
-	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok || isAlert(err) && strings.Contains(err.Error(), "certificate") {
 		e.Code = code.Unauthenticated
 	}
 	switch {
@@ -97,6 +98,24 @@ func explain(what string, err error) error {
 		e.Code = code.DeadlineExceeded
 	}
 	return e
+}
+
+// isAlert reports whether the other side of TLS has said what is wrong.
+func isAlert(err error) bool {
+	e, ok := errors.AsType[*net.OpError](err)
+	return ok && e.Op == "remote error"
+}
+
+// unanswered returns an error that says that Redis does not answer, if it was not ctx that
+// has ended.
+func unanswered(ctx context.Context, err error) error {
+	e, ok := err.(*Error)
+	if !ok || ctx.Err() != nil || e.Code != code.DeadlineExceeded && e.Code != code.Canceled {
+		return err
+	}
+	late := *e
+	late.Code = code.Unavailable
+	return &late
 }
 
 // isCertain reports whether trying again is no use before somebody changes something.

@@ -86,7 +86,7 @@ func (r *Registry) fence(ctx context.Context) {
 			continue
 		}
 		short, cancel := context.WithTimeout(ctx, r.cfg.timeout())
-		t.err = r.ask(short)
+		t.err = unanswered(ctx, r.ask(short))
 		cancel()
 		if ctx.Err() != nil {
 			t.err = ErrClosed

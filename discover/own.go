@@ -270,18 +270,18 @@ func (r *Registry) Deregister(ctx context.Context) error {
 		patience = min(patience, r.cfg.heartbeat()/beatsPerGrace) // it will expire
 	}
 	r.report(partBeat, nil)
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	short, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	left, err := r.store.leave(ctx, n.ID, n.Instance)
+	left, err := r.store.leave(short, n.ID, n.Instance)
 	if err != nil {
 		if !wasTold && !isCertain(explain("", err)) {
 			return nil // it never was there, as far as anybody knows
 		}
-		return explain("deregister", err)
+		return unanswered(ctx, explain("deregister", err))
 	}
 	if left { // else another process has the id
 		r.marks.node(n.ID, true)
-		r.announce(ctx, typeDeregistered, n)
+		r.announce(short, typeDeregistered, n)
 	}
 	return nil
 }
@@ -345,7 +345,7 @@ func (r *Registry) tell(ctx context.Context) error {
 	b := beat{fields: o.fields, ttl: r.cfg.ttl(), claim: o.claim}
 	o.mu.Unlock()
 	if n == nil {
-		err := r.ask(ctx)
+		err := unanswered(whole, r.ask(ctx))
 		if whole.Err() == nil {
 			r.report(partBeat, err)
 		}
@@ -355,7 +355,7 @@ func (r *Registry) tell(ctx context.Context) error {
 	b.id, b.fields[fieldTimestamp] = n.ID, milliseconds(at)
 	got, err := r.store.beat(ctx, &b)
 	if err != nil {
-		err = explain("register", err)
+		err = unanswered(whole, explain("register", err))
 		if whole.Err() == nil { // else it is the caller who gave up
 			r.report(partBeat, err)
 		}

@@ -32,7 +32,7 @@ func (r *Registry) read(ctx context.Context) {
 	rd := &reader{Registry: r, book: newBook(&r.cfg), sweep: now, tidy: now.Add(spread(r.cfg.cleanup())), since: -1}
 	for rd.await(ctx) {
 		todo := r.marks.take()
-		err := rd.round(ctx, &todo)
+		err := unanswered(ctx, rd.round(ctx, &todo))
 		if ctx.Err() != nil {
 			err = ErrClosed
 		}

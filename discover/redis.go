@@ -5,7 +5,9 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -93,7 +95,12 @@ func newRedisStore(cfg *Config) (*redisStore, error) {
 	if dial == nil {
 		dial = dialTCP
 	}
+	given := options.InitAddress
 	options.DialCtxFn = func(ctx context.Context, addr string, d *net.Dialer, t *tls.Config) (net.Conn, error) {
+		if t != nil && cfg.TLS == nil && slices.Contains(given, addr) { // others that Redis names may have no name but that of the URL
+			t = t.Clone()
+			t.ServerName = ""
+		}
 		return s.dial(ctx, addr, func(ctx context.Context) (net.Conn, error) { return dial(ctx, addr, d, t) })
 	}
 	options.OnInvalidations = s.invalidated
@@ -102,10 +109,22 @@ func newRedisStore(cfg *Config) (*redisStore, error) {
 }
 
 func dialTCP(ctx context.Context, addr string, d *net.Dialer, t *tls.Config) (net.Conn, error) {
-	if t != nil {
-		return (&tls.Dialer{NetDialer: d, Config: t}).DialContext(ctx, "tcp", addr)
+	ctx, cancel := context.WithTimeout(ctx, d.Timeout)
+	defer cancel()
+	conn, err := d.DialContext(ctx, "tcp", addr)
+	if err != nil || t == nil {
+		return conn, err
 	}
-	return d.DialContext(ctx, "tcp", addr)
+	if t.ServerName == "" {
+		t = t.Clone()
+		t.ServerName, _, _ = net.SplitHostPort(addr) // it was dialled
+	}
+	secure := tls.Client(conn, t)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("TLS handshake: %w", err)
+	}
+	return secure, nil
 }
 
 // dial connects to an address, not more often than Config.RetryDelay says: the client
@@ -150,6 +169,20 @@ type boundConn struct {
 	stop func() bool // unbinds it
 }
 
+// Write writes. Redis may have refused our certificate after the handshake: then the error
+// is what it says, and not that it has closed the connection.
+func (c *boundConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	if secure, ok := c.Conn.(*tls.Conn); ok && err != nil {
+		if secure.SetReadDeadline(time.Now().Add(time.Second)) == nil { // it has come already, or never will
+			if _, why := secure.Read(make([]byte, 1)); isAlert(why) {
+				err = why
+			}
+		}
+	}
+	return n, err
+}
+
 // Close closes the connection.
 func (c *boundConn) Close() error {
 	c.stop()
@@ -187,7 +220,7 @@ func (s *redisStore) run(ctx context.Context, m *marks, hear func(string), deaf 
 		}
 		client, err := s.connect(ctx, o)
 		if err != nil {
-			s.lost(explain("connect to Redis", err))
+			s.lost(unanswered(ctx, explain("connect to Redis", err)))
 			if !sleep(ctx, s.cfg.retryDelay()) {
 				return
 			}

@@ -11,8 +11,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/d-e-v-grid/netron/internal/code"
 )
 
 // store is where the records are: Redis, or the memory of this process. All methods may
@@ -337,7 +335,7 @@ func (r *Registry) report(p part, err error) {
 	case err != nil:
 		r.stats.failures.Add(1)
 		kind := "away"
-		if e, ok := errors.AsType[*Error](err); ok && e.Code != code.DeadlineExceeded {
+		if e, ok := errors.AsType[*Error](err); ok {
 			kind = e.Code.String()
 		}
 		r.complain(kind, "discover: Redis does not do what it is asked", "to", string(p), "error", err)
