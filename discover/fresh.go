@@ -107,27 +107,42 @@ func (r *Registry) ask(ctx context.Context) error {
 	return nil
 }
 
-// proof is the last time that the store was asked such that its answer came behind all
-// marks of what had changed before.
+// proof is of questions to the store whose answers came behind all marks of what had
+// changed before. The view has them some time later, while others may come all the time.
 type proof struct {
 	mu   sync.Mutex
-	at   time.Duration // guarded by mu
-	upTo uint64        // the marks of what had changed before; guarded by mu
+	next question // the first that the view may not have yet; guarded by mu
+	last question // guarded by mu
+}
+
+// question is when the store was asked, and the marks of what had changed before.
+type question struct {
+	at   time.Duration
+	upTo uint64
 }
 
 // note says that the store was asked at that time, and has answered.
 func (p *proof) note(r *Registry, at time.Duration) {
 	p.mu.Lock()
-	p.at, p.upTo = at, r.marks.made.Load()
+	wasSeen := r.marks.seen.Load() >= p.last.upTo
+	p.last = question{at: at, upTo: r.marks.made.Load()}
+	if wasSeen {
+		p.next = p.last
+	}
 	p.mu.Unlock()
 	p.check(r)
 }
 
-// check notes when the view was current if it has the marks of the proof.
+// check notes when the view was current if it has the marks of a question.
 func (p *proof) check(r *Registry) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if r.marks.seen.Load() >= p.upTo {
-		r.confirm(p.at)
+	seen := r.marks.seen.Load()
+	if seen >= p.next.upTo {
+		r.confirm(p.next.at)
+		p.next = p.last
+	}
+	if seen >= p.last.upTo {
+		r.confirm(p.last.at)
 	}
 }

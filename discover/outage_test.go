@@ -16,69 +16,80 @@ import (
 	"github.com/d-e-v-grid/netron/internal/redistest"
 )
 
-// flaky is a store that may be away, and counts how often it was asked meanwhile.
+// flaky is a store that may be away, or late, and counts how often it was asked: tries
+// while it was away, and asked in all.
 type flaky struct {
 	store
 	away  *atomic.Bool
 	tries atomic.Int64
+	asked atomic.Int64
+	late  *atomic.Int64 // ns that a question takes, and an answer again
 }
 
 var errAway = errors.New("it is away")
 
-func (s *flaky) check() error {
-	if !s.away.Load() {
-		return nil
+// flakily does what a store is asked, unless it is away.
+func flakily[T any](ctx context.Context, s *flaky, f func() (T, error)) (got T, err error) {
+	s.asked.Add(1)
+	if s.away.Load() {
+		s.tries.Add(1)
+		return got, errAway
 	}
-	s.tries.Add(1)
-	return errAway
+	if !sleep(ctx, time.Duration(s.late.Load())) {
+		return got, ctx.Err()
+	}
+	got, err = f()
+	if !sleep(ctx, time.Duration(s.late.Load())) {
+		return got, ctx.Err()
+	}
+	return got, err
 }
 
 func (s *flaky) beat(ctx context.Context, b *beat) (beaten, error) {
-	if err := s.check(); err != nil {
-		return beaten{}, err
-	}
-	return s.store.beat(ctx, b)
+	return flakily(ctx, s, func() (beaten, error) { return s.store.beat(ctx, b) })
 }
 
 func (s *flaky) leave(ctx context.Context, id, instance string) (bool, error) {
-	if err := s.check(); err != nil {
-		return false, err
-	}
-	return s.store.leave(ctx, id, instance)
+	return flakily(ctx, s, func() (bool, error) { return s.store.leave(ctx, id, instance) })
 }
 
-func (s *flaky) list(ctx context.Context, most int) ([]string, bool, error) {
-	if err := s.check(); err != nil {
-		return nil, false, err
-	}
-	return s.store.list(ctx, most)
+func (s *flaky) list(ctx context.Context, most int) (ids []string, whole bool, err error) {
+	ids, err = flakily(ctx, s, func() (ids []string, err error) {
+		ids, whole, err = s.store.list(ctx, most)
+		return ids, err
+	})
+	return ids, whole, err
 }
 
 func (s *flaky) read(ctx context.Context, ids []string) ([]reading, error) {
-	if err := s.check(); err != nil {
-		return nil, err
-	}
-	return s.store.read(ctx, ids)
+	return flakily(ctx, s, func() ([]reading, error) { return s.store.read(ctx, ids) })
 }
 
-func (s *flaky) fence(ctx context.Context) error { return errors.Join(s.check(), s.store.fence(ctx)) }
+func (s *flaky) fence(ctx context.Context) error {
+	_, err := flakily(ctx, s, func() (any, error) { return nil, s.store.fence(ctx) })
+	return err
+}
 
-// fleet is registries with the default times, each with a node, over a store that may fail.
+// fleet is registries, each with a node, over a store that may fail.
 type fleet struct {
 	t      *testing.T
 	hub    *Hub
 	away   atomic.Bool
+	late   atomic.Int64
 	all    []*Registry
 	stores []*flaky
 	mu     sync.Mutex
 	left   []string // who left whose view; guarded by mu
 }
 
-func newFleet(t *testing.T, n int) *fleet {
+// newFleet returns one with the default times.
+func newFleet(t *testing.T, n int) *fleet { return newFleetWith(t, n, Config{}) }
+
+func newFleetWith(t *testing.T, n int, cfg Config) *fleet {
 	f := &fleet{t: t, hub: NewHub()}
+	cfg.Logger = quiet
 	for i := range n {
-		cfg := Config{Logger: quiet}
-		s := &flaky{store: &memoryStore{hub: f.hub, cfg: &cfg}, away: &f.away}
+		s := &flaky{store: &memoryStore{hub: f.hub, cfg: &cfg}, away: &f.away, late: &f.late}
 		r := newRegistry(cfg, s)
 		f.all, f.stores = append(f.all, r), append(f.stores, s)
 		closeLater(t, r)

@@ -317,6 +317,7 @@ func (r *Registry) keep(ctx context.Context) {
 			t.Stop()
 			return
 		}
+		at := time.Now()
 		err := r.tell(ctx)
 		if ctx.Err() != nil {
 			return
@@ -325,6 +326,8 @@ func (r *Registry) keep(ctx context.Context) {
 		wait = h*4/5 + mathrand.N(h/5+1)
 		if err != nil {
 			wait = min(wait, r.cfg.retryDelay())
+		} else {
+			wait -= time.Since(at) // also if the answer takes longer than that
 		}
 	}
 }

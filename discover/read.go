@@ -24,6 +24,7 @@ type reader struct {
 	sweep time.Time     // when to read everything
 	tidy  time.Time     // when to look for remains
 	since time.Duration // when the store had last answered before the round began, or the failed ones before it; negative if unset
+	usual time.Duration // how long an answer takes of late
 }
 
 // read keeps the view current until ctx ends.
@@ -100,13 +101,12 @@ func (rd *reader) round(ctx context.Context, todo *round) error {
 		if err != nil {
 			return err
 		}
-		rd.catchUp()
 		now := time.Now()
 		for i, id := range chunk {
 			rd.enter(id, &readings[i], todo.ids[id], now)
 		}
 	}
-	rd.catchUp()
+	rd.since = -1
 	rd.publish()
 	if todo.all {
 		rd.sweep = start.Add(spread(rd.cfg.reconcile()))
@@ -136,11 +136,13 @@ func (rd *reader) choose(ctx context.Context, todo *round, now time.Time) (ids [
 	if todo.all || todo.list {
 		ctx, cancel := context.WithTimeout(ctx, rd.cfg.timeout())
 		defer cancel()
+		at := time.Now()
 		listed, whole, err := rd.store.list(ctx, max(maxListed, 2*rd.cfg.maxNodes()))
 		if err != nil {
 			return nil, nil, explain("read the list of nodes", err)
 		}
 		rd.answer()
+		rd.catchUp(time.Since(at))
 		known := rd.book.known()
 		index = make(map[string]bool, len(listed))
 		for _, id := range listed {
@@ -170,25 +172,28 @@ func (rd *reader) choose(ctx context.Context, todo *round, now time.Time) (ids [
 func (rd *reader) readOnce(ctx context.Context, ids []string) ([]reading, error) {
 	ctx, cancel := context.WithTimeout(ctx, rd.cfg.timeout())
 	defer cancel()
+	at := time.Now()
 	readings, err := rd.store.read(ctx, ids)
 	if err != nil {
 		return nil, explain("read nodes", err)
 	}
 	rd.answer()
+	rd.catchUp(time.Since(at))
 	return readings, nil
 }
 
 // catchUp makes up for the time in which the store did not answer: no node could give a
-// sign of life in it.
-func (rd *reader) catchUp() {
-	if rd.since < 0 {
-		return
+// sign of life in it. An answer that took as long as others of late is none that was away,
+// or no time would pass with a store that is slow.
+func (rd *reader) catchUp(took time.Duration) {
+	if rd.since >= 0 {
+		away := time.Since(rd.born) - rd.since
+		rd.since = -1
+		if away-rd.usual > rd.cfg.heartbeat()*3/2 {
+			rd.book.shift(away)
+		}
 	}
-	away := time.Since(rd.born) - rd.since
-	rd.since = -1
-	if away > rd.cfg.heartbeat()*3/2 {
-		rd.book.shift(away)
-	}
+	rd.usual = max(took, rd.usual*7/8)
 }
 
 // enter puts a reading into the book, and counts what is wrong with it.
