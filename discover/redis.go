@@ -300,7 +300,7 @@ func (s *redisStore) listen(ctx context.Context, client rueidis.Client, mayRenew
 		hooked := rueidis.WithOnSubscriptionHook(ctx, func(rueidis.PubSubSubscription) { deaf(nil) })
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				err := client.Receive(hooked, client.B().Subscribe().Channel(s.keys.channel).Build(), func(m rueidis.PubSubMessage) { hear(m.Message) })
+				err := client.Receive(hooked, s.home(client.B().Subscribe().Channel(s.keys.channel).Build()), func(m rueidis.PubSubMessage) { hear(m.Message) })
 				if ctx.Err() == nil && err != nil {
 					deaf(err)
 				}
@@ -507,8 +507,12 @@ func (s *redisStore) announce(ctx context.Context, a announcement) error {
 	if err != nil {
 		return err
 	}
-	return s.settle(client.Do(ctx, client.B().Publish().Channel(s.keys.channel).Message(rueidis.BinaryString(message)).Build()).Error())
+	return s.settle(client.Do(ctx, s.home(client.B().Publish().Channel(s.keys.channel).Message(rueidis.BinaryString(message)).Build())).Error())
 }
+
+// home has a command without keys go where the keys are. In a cluster it would go
+// anywhere otherwise, also to a server that is dead.
+func (s *redisStore) home(c rueidis.Completed) rueidis.Completed { return c.SetSlot(s.keys.index) }
 
 func (s *redisStore) fence(ctx context.Context) error {
 	client, err := s.get(ctx)
