@@ -202,10 +202,10 @@ func (c *Config) options() (rueidis.ClientOption, error) {
 	o.InitAddress = slices.Clip(o.InitAddress)
 	o.Sentinel.TLSConfig = o.TLSConfig
 	o.Sentinel.Dialer = o.Dialer
-	o.Sentinel.TopologyRefreshInterval = defaultTimeout // a missed +switch-master is never noticed otherwise
-	o.ClientTrackingOptions = []string{}                // the connection is told the changes of everything it reads
-	o.CacheSizeEachConn = 1 << 10                       // it is not used
-	o.ClusterOption.MaxMovedRedirections = 8            // not for ever
+	o.Sentinel.TopologyRefreshInterval = c.timeout() // a missed +switch-master is never noticed otherwise
+	o.ClientTrackingOptions = []string{}             // the connection is told the changes of everything it reads
+	o.CacheSizeEachConn = 1 << 10                    // it is not used
+	o.ClusterOption.MaxMovedRedirections = 8         // not for ever
 	return o, nil
 }
 

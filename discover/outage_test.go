@@ -331,13 +331,8 @@ func TestRedisOutages(t *testing.T) {
 func TestFailover(t *testing.T) {
 	t.Parallel()
 	master := redistest.Start(t)
-	host, port, _ := strings.Cut(master.Addr(), ":")
-	replica := redistest.Start(t, "--replicaof", host+" "+port)
+	replica := startReplica(t, master)
 	rep := newRaw(t, replica)
-	eventually(t, "the replica follows", func() bool {
-		info, _ := rep.do("INFO", "replication").ToString()
-		return strings.Contains(info, "master_link_status:up")
-	})
 	sentinel := redistest.StartSentinel(t, master)
 	watcher := newRaw(t, sentinel)
 	eventually(t, "the sentinel knows the replica", func() bool {
