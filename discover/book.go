@@ -43,8 +43,9 @@ type outcome struct {
 	isAbsent bool  // there is nothing
 }
 
-// apply enters a reading that came at that time. Somebody may have said that the node has left.
-func (b *book) apply(id string, got *reading, left bool, now time.Time) (o outcome) {
+// apply enters a reading that came at that time. Somebody may have said that the node has
+// left. Those who are suspect may go if their time was over at asked.
+func (b *book) apply(id string, got *reading, left bool, asked, now time.Time) (o outcome) {
 	e := b.entries[id]
 	alive := got.ttl > 0
 	o.isAbsent = !alive && !got.fields.exists()
@@ -70,7 +71,7 @@ func (b *book) apply(id string, got *reading, left bool, now time.Time) (o outco
 		} else if e.absent.IsZero() {
 			e.absent = now
 		}
-	case left && o.isAbsent, e.node.Suspect && !now.Before(e.goneAt):
+	case left && o.isAbsent, e.node.Suspect && !asked.Before(e.goneAt):
 		b.remove(e, now)
 	case !e.node.Suspect:
 		e.goneAt = later(e.deadline, now).Add(b.cfg.grace())
@@ -175,6 +176,25 @@ func (b *book) shift(by time.Duration) {
 		if e.node != nil {
 			e.deadline = e.deadline.Add(by)
 			e.goneAt = e.goneAt.Add(by)
+		}
+	}
+}
+
+// overdue reports whether the time of a suspect node is over.
+func (b *book) overdue(now time.Time) bool {
+	for _, e := range b.entries {
+		if e.node != nil && e.node.Suspect && !now.Before(e.goneAt) {
+			return true
+		}
+	}
+	return false
+}
+
+// spare gives those who are suspect time until then.
+func (b *book) spare(until time.Time) {
+	for _, e := range b.entries {
+		if e.node != nil && e.node.Suspect {
+			e.goneAt = later(e.goneAt, until)
 		}
 	}
 }

@@ -41,7 +41,9 @@
 // While Redis is away the view stays as it is, and [Registry.Age] tells how old it is; no
 // time passes for the nodes in it. When Redis is back, also if it has lost everything, the
 // nodes register again on their own, and those that do not are suspect for as long as they
-// had left to live. At no time is everybody gone at once.
+// had left to live. A Redis that answers but takes no heartbeats, being out of memory or a
+// replica, is asked for that before anybody is gone: all are suspect until it takes them
+// again. At no time is everybody gone at once.
 //
 // A record that makes no sense is ignored and counted, see [Stats]. Nobody deletes that of
 // another node. Whoever may write to Redis is trusted to be a node, and may be one of a
@@ -61,7 +63,7 @@
 //
 // One connection for everything, made anew at most once a second for an address. The
 // commands are HELLO, CLIENT TRACKING, EVAL, SCARD, SMEMBERS, SSCAN, HMGET, PTTL, EXISTS,
-// PUBLISH and SUBSCRIBE, and those of the scripts: HGET, HSET, EXPIRE, PSETEX, SADD, DEL
+// PUBLISH, SUBSCRIBE and SETRANGE (of nothing), and those of the scripts: HGET, HSET, EXPIRE, PSETEX, SADD, DEL
 // and SREM. Where CLIENT TRACKING is not to be had the registry does without: it reads what
 // is announced, when heartbeats run out, and everything for each question of Fresh.
 //

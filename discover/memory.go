@@ -156,6 +156,8 @@ func (s *memoryStore) announce(_ context.Context, a announcement) error {
 	return nil
 }
 
+func (s *memoryStore) takes(context.Context) (refusal, err error) { return nil, nil }
+
 // fence returns at once: a change is marked before whoever makes it goes on.
 func (s *memoryStore) fence(context.Context) error { return nil }
 

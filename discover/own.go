@@ -39,6 +39,8 @@ type own struct {
 	claim   bool          // guarded by mu
 	taken   bool          // another process has the id; guarded by mu
 	turned  chan struct{} // closed at the next change of told; guarded by mu
+
+	unsaid string // what is still to be announced, empty if nothing is; guarded by busy
 }
 
 func newOwn() own {
@@ -266,10 +268,12 @@ func (r *Registry) Deregister(ctx context.Context) error {
 	}
 	defer o.unlock()
 	patience := r.cfg.timeout()
-	if r.Err() != nil {
+	if r.isAway() {
 		patience = min(patience, r.cfg.heartbeat()/beatsPerGrace) // it will expire
 	}
+	o.unsaid = ""
 	r.report(partBeat, nil)
+	r.report(partAnnounce, nil)
 	short, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	left, err := r.store.leave(short, n.ID, n.Instance)
@@ -281,21 +285,22 @@ func (r *Registry) Deregister(ctx context.Context) error {
 	}
 	if left { // else another process has the id
 		r.marks.node(n.ID, true)
-		r.announce(short, typeDeregistered, n)
+		_ = r.announce(short, typeDeregistered, n) // they notice
 	}
 	return nil
 }
 
-// announce tells the others. If that fails they notice anyway.
-func (r *Registry) announce(ctx context.Context, kind string, n *Node) {
+// announce tells the others, and reports whether it could. If it could not they notice anyway.
+func (r *Registry) announce(ctx context.Context, kind string, n *Node) error {
 	if r.cfg.NoEvents {
-		return
+		return nil
 	}
 	if err := r.store.announce(ctx, announce(kind, n, time.Now())); err != nil {
 		r.log.Debug("discover: a change is not announced", "node", n.ID, "error", err)
-		return
+		return explain("announce a change", err)
 	}
 	r.stats.announced.Add(1)
+	return nil
 }
 
 // keep gives signs of life until ctx ends, and otherwise asks whether Redis is there.
@@ -392,9 +397,18 @@ func (r *Registry) tell(ctx context.Context) error {
 			r.stats.takeovers.Add(1)
 			r.log.Warn("discover: this node has the id of a process that was alive a moment ago", "node", n.ID, "instance", got.holder)
 		}
-		r.announce(ctx, typeRegistered, n)
-	case told != edition:
-		r.announce(ctx, typeUpdated, n)
+		o.unsaid = typeRegistered
+	case told != edition && o.unsaid == "":
+		o.unsaid = typeUpdated
+	}
+	if o.unsaid != "" && !got.isHeld {
+		err := unanswered(whole, r.announce(ctx, o.unsaid, n))
+		if err == nil {
+			o.unsaid = "" // else it is tried again with the next sign of life
+		}
+		if whole.Err() == nil {
+			r.report(partAnnounce, err)
+		}
 	}
 	if told != edition {
 		r.marks.node(n.ID, false)

@@ -24,6 +24,7 @@ type reader struct {
 	sweep time.Time     // when to read everything
 	tidy  time.Time     // when to look for remains
 	since time.Duration // when the store had last answered before the round began, or the failed ones before it; negative if unset
+	probe time.Time     // when to ask again whether Redis takes signs of life; zero while it does
 	usual time.Duration // how long an answer takes of late
 }
 
@@ -56,6 +57,9 @@ func (rd *reader) await(ctx context.Context) bool {
 		ids, next := rd.book.due(now)
 		if next.IsZero() || rd.sweep.Before(next) {
 			next = rd.sweep
+		}
+		if !rd.probe.IsZero() && rd.probe.Before(next) {
+			next = rd.probe
 		}
 		if len(ids) > 0 || !next.After(now) {
 			return ctx.Err() == nil
@@ -92,6 +96,11 @@ func (rd *reader) round(ctx context.Context, todo *round) error {
 		rd.since = time.Duration(rd.answered.Load())
 	}
 	todo.all = todo.all || !start.Before(rd.sweep)
+	if rd.book.overdue(start) || !rd.probe.IsZero() && !start.Before(rd.probe) {
+		if err := rd.doubt(ctx, start); err != nil {
+			return err
+		}
+	}
 	ids, index, err := rd.choose(ctx, todo, start)
 	if err != nil {
 		return err
@@ -103,7 +112,7 @@ func (rd *reader) round(ctx context.Context, todo *round) error {
 		}
 		now := time.Now()
 		for i, id := range chunk {
-			rd.enter(id, &readings[i], todo.ids[id], now)
+			rd.enter(id, &readings[i], todo.ids[id], start, now)
 		}
 	}
 	rd.since = -1
@@ -119,6 +128,27 @@ func (rd *reader) round(ctx context.Context, todo *round) error {
 	}
 	if index != nil && !start.Before(rd.tidy) {
 		rd.tidyUp(ctx, index, start)
+	}
+	return nil
+}
+
+// doubt asks whether Redis takes signs of life, before somebody is gone for having given
+// none. While it does not nobody goes, and afterwards all have the time that they had.
+func (rd *reader) doubt(ctx context.Context, now time.Time) error {
+	ctx, cancel := context.WithTimeout(ctx, rd.cfg.timeout())
+	defer cancel()
+	at := time.Now()
+	refusal, err := rd.store.takes(ctx)
+	if err != nil {
+		return explain("ask whether nodes can register", err)
+	}
+	rd.answer()
+	rd.catchUp(time.Since(at))
+	rd.report(partWrite, explain("nobody can register", refusal))
+	rd.probe = time.Time{}
+	if refusal != nil {
+		rd.probe = now.Add(rd.cfg.retryDelay())
+		rd.book.spare(now.Add(rd.cfg.ttl() + rd.cfg.grace()))
 	}
 	return nil
 }
@@ -197,8 +227,8 @@ func (rd *reader) catchUp(took time.Duration) {
 }
 
 // enter puts a reading into the book, and counts what is wrong with it.
-func (rd *reader) enter(id string, got *reading, left bool, now time.Time) {
-	o := rd.book.apply(id, got, left, now)
+func (rd *reader) enter(id string, got *reading, left bool, asked, now time.Time) {
+	o := rd.book.apply(id, got, left, asked, now)
 	if o.refused != nil {
 		rd.stats.refused.Add(1)
 		rd.complain("record", "discover: the record of a node makes no sense", "node", id, "error", o.refused)

@@ -43,7 +43,10 @@ type redisStore struct {
 }
 
 // keys are the names of what is in Redis.
-type keys struct{ node, heartbeat, index, channel string }
+type keys struct {
+	node, heartbeat, index, channel string
+	probe                           string // which there never is
+}
 
 // triesPerAddress is how many questions may go unanswered before another address is tried.
 const triesPerAddress = 3
@@ -83,7 +86,7 @@ func newRedisStore(cfg *Config) (*redisStore, error) {
 	p := cfg.prefix()
 	s := &redisStore{
 		cfg:    cfg,
-		keys:   keys{node: p + ":nodes:", heartbeat: p + ":heartbeat:", index: p + ":index:nodes", channel: cfg.channel()},
+		keys:   keys{node: p + ":nodes:", heartbeat: p + ":heartbeat:", index: p + ":index:nodes", channel: cfg.channel(), probe: p + ":probe"},
 		tried:  make(chan struct{}),
 		renew:  make(chan struct{}, 1),
 		err:    errNotYet,
@@ -226,15 +229,16 @@ func (s *redisStore) run(ctx context.Context, m *marks, hear func(string), deaf 
 			}
 			continue
 		}
+		tells := s.tracks.Load()
 		s.client.Store(&client)
 		s.fails.Store(0)
 		s.attempted()
 		m.everything()
-		s.listen(ctx, client, len(o.InitAddress) < len(addrs), hear, deaf)
+		s.listen(ctx, client, len(o.InitAddress) < len(addrs), tells, hear, deaf)
 		if ctx.Err() != nil {
 			return // close gives the client up
 		}
-		s.lost(errors.New("the next address is tried"))
+		s.lost(errors.New("a new connection is made"))
 		s.client.Store(nil)
 		client.Close()
 	}
@@ -289,9 +293,9 @@ func hasTag(prefix string) bool {
 	return ok && strings.Index(tag, "}") > 0
 }
 
-// listen passes on announcements until ctx ends, or somebody asks for a new client, which
-// nobody does if there are no other addresses.
-func (s *redisStore) listen(ctx context.Context, client rueidis.Client, mayRenew bool, hear func(string), deaf func(error)) {
+// listen passes on announcements until ctx ends, or there is to be a new client: of another
+// address, if there is one, or that is not told what changes.
+func (s *redisStore) listen(ctx context.Context, client rueidis.Client, mayRenew, tells bool, hear func(string), deaf func(error)) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
@@ -313,7 +317,7 @@ func (s *redisStore) listen(ctx context.Context, client rueidis.Client, mayRenew
 		case <-ctx.Done():
 			return
 		case <-s.renew:
-			if mayRenew && s.fails.Load() >= triesPerAddress {
+			if mayRenew && s.fails.Load() >= triesPerAddress || tells && !s.tracks.Load() {
 				return
 			}
 		}
@@ -353,13 +357,19 @@ func (s *redisStore) get(ctx context.Context) (rueidis.Client, error) {
 
 // settle looks at the outcome of a question, which it returns.
 func (s *redisStore) settle(err error) error {
-	if _, isAnswer := rueidis.IsRedisErr(err); err == nil || isAnswer {
+	_, isAnswer := rueidis.IsRedisErr(err)
+	switch {
+	case err == nil || isAnswer:
 		s.fails.Store(0)
-	} else if s.fails.Add(1) >= triesPerAddress {
-		select {
-		case s.renew <- struct{}{}:
-		default:
-		}
+		return err
+	case errors.Is(err, rueidis.ErrNoCache): // a new connection is not told what changes, as the old one was
+		s.tracks.Store(false)
+	case s.fails.Add(1) < triesPerAddress:
+		return err
+	}
+	select {
+	case s.renew <- struct{}{}:
+	default:
 	}
 	return err
 }
@@ -513,6 +523,25 @@ func (s *redisStore) announce(ctx context.Context, a announcement) error {
 // home has a command without keys go where the keys are. In a cluster it would go
 // anywhere otherwise, also to a server that is dead.
 func (s *redisStore) home(c rueidis.Completed) rueidis.Completed { return c.SetSlot(s.keys.index) }
+
+// takes asks for a change that changes nothing, which Redis refuses whenever it would
+// refuse a heartbeat: out of memory, a replica and so on. That we may not do it says nothing.
+func (s *redisStore) takes(ctx context.Context) (refusal, err error) {
+	client, err := s.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	err = s.settle(client.Do(ctx, client.B().Setrange().Key(s.keys.probe).Offset(0).Value("").Build()).Error())
+	refused, ok := rueidis.IsRedisErr(err)
+	if !ok {
+		return nil, err
+	}
+	word, _, _ := strings.Cut(refused.Error(), " ")
+	if word == "NOPERM" || word == "ERR" {
+		return nil, nil
+	}
+	return err, nil
+}
 
 func (s *redisStore) fence(ctx context.Context) error {
 	client, err := s.get(ctx)

@@ -39,6 +39,10 @@ type store interface {
 	// announce tells the others.
 	announce(ctx context.Context, a announcement) error
 
+	// takes returns why the store takes no signs of life, from whomever: nil if it does, as
+	// far as it can tell.
+	takes(ctx context.Context) (refusal, err error)
+
 	// fence returns when all that had changed in the store when it was called is marked.
 	// If the store can not tell, it has everything marked.
 	fence(ctx context.Context) error
@@ -289,9 +293,11 @@ func (r *Registry) emit(e Event) {
 type part string
 
 const (
-	partRead   part = "read"
-	partBeat   part = "register"
-	partListen part = "listen"
+	partRead     part = "read"
+	partBeat     part = "register"
+	partWrite    part = "let anybody register"
+	partListen   part = "listen"
+	partAnnounce part = "announce"
 )
 
 // health is what is wrong with Redis, and what was said about it.
@@ -301,8 +307,8 @@ type health struct {
 	warned map[string]time.Time // guarded by mu; the keys are few and ours
 }
 
-// Err returns what is wrong now: why Redis is not read or written, or [ErrTaken]. It is
-// nil while all is well.
+// Err returns what is wrong now: why Redis is not read or written, why nobody is heard or
+// hears us, or [ErrTaken]. It is nil while all is well.
 func (r *Registry) Err() error {
 	if r.isClosed() {
 		return ErrClosed
@@ -312,12 +318,19 @@ func (r *Registry) Err() error {
 	}
 	r.health.mu.Lock()
 	defer r.health.mu.Unlock()
-	for _, p := range []part{partBeat, partRead, partListen} {
+	for _, p := range []part{partBeat, partRead, partWrite, partListen, partAnnounce} {
 		if err := r.health.parts[p]; err != nil {
 			return explain("Redis is away", err)
 		}
 	}
 	return nil
+}
+
+// isAway reports whether Redis is not read or written.
+func (r *Registry) isAway() bool {
+	r.health.mu.Lock()
+	defer r.health.mu.Unlock()
+	return r.health.parts[partBeat] != nil || r.health.parts[partRead] != nil
 }
 
 // report notes how a part fares, and logs when that changes.
