@@ -2,6 +2,7 @@ package discover
 
 import (
 	"context"
+	"flag"
 	"log/slog"
 	"testing"
 	"testing/synctest"
@@ -13,6 +14,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if p := flag.Lookup("test.parallel"); p.Value.String() == p.DefValue {
+		flag.Set(p.Name, "12") // the tests wait more than they work
+	}
 	// The client of a cluster puts off some of its questions by a second, also when it is closed.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*call).DelayDo.func1"))
 }
