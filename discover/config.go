@@ -116,6 +116,9 @@ const (
 	// readAhead is how many nodes are read by one batch: few enough that no client takes
 	// the batch for one that blocks, which would go over another connection.
 	readAhead = 256
+
+	// batchBytes is how large a batch should be. A record may be larger.
+	batchBytes = 8 << 20
 )
 
 func (c *Config) maxNodes() int       { return limit(c.MaxNodes, defaultMaxNodes) }

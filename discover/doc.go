@@ -47,7 +47,8 @@
 //
 // A record that makes no sense is ignored and counted, see [Stats]. Nobody deletes that of
 // another node. Whoever may write to Redis is trusted to be a node, and may be one of a
-// large record: one node's is bounded by Config.MaxRecordBytes after it was read.
+// large record: one node's is bounded by Config.MaxRecordBytes after it was read. Nodes
+// that are not in the view are read apart, and fewer at a time when records are large.
 //
 // [Registry.Fresh] asks Redis first, for those who must not miss what was written before:
 // after an answer to one small question all changes up to it are known. Calls at the same

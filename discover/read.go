@@ -2,6 +2,7 @@ package discover
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -25,13 +26,14 @@ type reader struct {
 	tidy  time.Time     // when to look for remains
 	since time.Duration // when the store had last answered before the round began, or the failed ones before it; negative if unset
 	probe time.Time     // when to ask again whether Redis takes signs of life; zero while it does
+	ahead int           // how many nodes to read by one batch
 	usual time.Duration // how long an answer takes of late
 }
 
 // read keeps the view current until ctx ends.
 func (r *Registry) read(ctx context.Context) {
 	now := time.Now()
-	rd := &reader{Registry: r, book: newBook(&r.cfg), sweep: now, tidy: now.Add(spread(r.cfg.cleanup())), since: -1}
+	rd := &reader{Registry: r, book: newBook(&r.cfg), sweep: now, tidy: now.Add(spread(r.cfg.cleanup())), since: -1, ahead: readAhead}
 	for rd.await(ctx) {
 		todo := r.marks.take()
 		err := unanswered(ctx, rd.round(ctx, &todo))
@@ -105,7 +107,17 @@ func (rd *reader) round(ctx context.Context, todo *round) error {
 	if err != nil {
 		return err
 	}
-	for chunk := range slices.Chunk(ids, readAhead) {
+	ahead, isFull, isStranger := rd.ahead, len(ids) >= rd.ahead, false
+	for len(ids) > 0 {
+		chunk := ids[:min(len(ids), rd.ahead)]
+		if i := slices.IndexFunc(chunk, func(id string) bool { return !rd.book.shows(id) }); i > 0 {
+			chunk = chunk[:i] // strangers apart, whose records may be anything
+		}
+		ids = ids[len(chunk):]
+		if !isStranger && !rd.book.shows(chunk[0]) {
+			isStranger = true
+			rd.publish() // those that were known need not wait
+		}
 		readings, err := rd.readOnce(ctx, chunk)
 		if err != nil {
 			return err
@@ -114,6 +126,9 @@ func (rd *reader) round(ctx context.Context, todo *round) error {
 		for i, id := range chunk {
 			rd.enter(id, &readings[i], todo.ids[id], start, now)
 		}
+	}
+	if isFull && rd.ahead == ahead {
+		rd.ahead = min(readAhead, 2*rd.ahead)
 	}
 	rd.since = -1
 	rd.publish()
@@ -205,11 +220,28 @@ func (rd *reader) readOnce(ctx context.Context, ids []string) ([]reading, error)
 	at := time.Now()
 	readings, err := rd.store.read(ctx, ids)
 	if err != nil {
+		rd.pace(nil, err)
 		return nil, explain("read nodes", err)
 	}
 	rd.answer()
 	rd.catchUp(time.Since(at))
+	rd.pace(readings, nil)
 	return readings, nil
+}
+
+// pace chooses how many nodes to read at a time from now on, by how large the last ones were
+// and whether they took too long.
+func (rd *reader) pace(readings []reading, err error) {
+	size := 0
+	for i := range readings {
+		size += readings[i].fields.size()
+	}
+	switch {
+	case size > batchBytes:
+		rd.ahead = max(1, len(readings)*(batchBytes>>10)/(size>>10))
+	case rd.since < 0 && errors.Is(err, context.DeadlineExceeded): // it is there
+		rd.ahead = max(1, rd.ahead/4)
+	}
 }
 
 // catchUp makes up for the time in which the store did not answer: no node could give a

@@ -2,7 +2,6 @@ package discover
 
 import (
 	"encoding/json"
-	"maps"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -123,11 +122,10 @@ func decode(id string, f *fields, cfg *Config) (n *Node, odd int, err error) {
 		}
 	}
 	if m := f[fieldMetadata]; m != "" {
-		if err := json.Unmarshal([]byte(m), &n.Metadata); err != nil {
+		if err := json.Unmarshal([]byte(m), &n.Metadata); err != nil || !utf8.ValidString(m) {
 			n.Metadata = nil
 			odd++
 		}
-		maps.DeleteFunc(n.Metadata, func(k, _ string) bool { return !utf8.ValidString(k) })
 	}
 	return n, odd, nil
 }
@@ -145,7 +143,7 @@ func decodeServices(list string, most int) (services []Service, odd int, err err
 	services = make([]Service, 0, len(elements))
 	for _, e := range elements {
 		var s Service
-		if err := json.Unmarshal(e, &s); err != nil || !isService(s) {
+		if err := json.Unmarshal(e, &s); err != nil || !utf8.Valid(e) || !isService(s) {
 			odd++
 			continue
 		}
