@@ -107,28 +107,8 @@ func (rd *reader) round(ctx context.Context, todo *round) error {
 	if err != nil {
 		return err
 	}
-	ahead, isFull, isStranger := rd.ahead, len(ids) >= rd.ahead, false
-	for len(ids) > 0 {
-		chunk := ids[:min(len(ids), rd.ahead)]
-		if i := slices.IndexFunc(chunk, func(id string) bool { return !rd.book.shows(id) }); i > 0 {
-			chunk = chunk[:i] // strangers apart, whose records may be anything
-		}
-		ids = ids[len(chunk):]
-		if !isStranger && !rd.book.shows(chunk[0]) {
-			isStranger = true
-			rd.publish() // those that were known need not wait
-		}
-		readings, err := rd.readOnce(ctx, chunk)
-		if err != nil {
-			return err
-		}
-		now := time.Now()
-		for i, id := range chunk {
-			rd.enter(id, &readings[i], todo.ids[id], start, now)
-		}
-	}
-	if isFull && rd.ahead == ahead {
-		rd.ahead = min(readAhead, 2*rd.ahead)
+	if err := rd.readAll(ctx, ids, todo, start); err != nil {
+		return err
 	}
 	rd.since = -1
 	rd.publish()
@@ -212,6 +192,35 @@ func (rd *reader) choose(ctx context.Context, todo *round, now time.Time) (ids [
 	}
 	slices.SortFunc(ids, rd.book.order)
 	return ids, index, nil
+}
+
+// readAll reads nodes and enters them into the book: those of the view first, and apart from
+// strangers, whose records may be anything.
+func (rd *reader) readAll(ctx context.Context, ids []string, todo *round, asked time.Time) error {
+	ahead, isFull, strangers := rd.ahead, len(ids) >= rd.ahead, false
+	for len(ids) > 0 {
+		chunk := ids[:min(len(ids), rd.ahead)]
+		if i := slices.IndexFunc(chunk, func(id string) bool { return !rd.book.shows(id) }); i > 0 {
+			chunk = chunk[:i]
+		}
+		ids = ids[len(chunk):]
+		if !strangers && !rd.book.shows(chunk[0]) {
+			strangers = true
+			rd.publish() // those that were known need not wait
+		}
+		readings, err := rd.readOnce(ctx, chunk)
+		if err != nil {
+			return err
+		}
+		now := time.Now()
+		for i, id := range chunk {
+			rd.enter(id, &readings[i], todo.ids[id], asked, now)
+		}
+	}
+	if isFull && rd.ahead == ahead {
+		rd.ahead = min(readAhead, 2*rd.ahead)
+	}
+	return nil
 }
 
 func (rd *reader) readOnce(ctx context.Context, ids []string) ([]reading, error) {
