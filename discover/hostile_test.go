@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"runtime"
 	"strings"
 	"testing"
@@ -25,9 +26,7 @@ func TestHostileRecords(t *testing.T) {
 		t.Helper()
 		record := map[string]string{"address": "h:1", "services": list, "timestamp": "1"}
 		args := []string{"HSET", tsNode + id}
-		for k, v := range changed {
-			record[k] = v
-		}
+		maps.Copy(record, changed)
 		for k, v := range record {
 			args = append(args, k, v)
 		}
