@@ -552,7 +552,7 @@ func TestLeastRights(t *testing.T) {
 	s := redistest.Start(t)
 	admin := newRaw(t, s)
 	rights := "on >secret ~netron:discovery:* &netron:discovery:events -@all +client|tracking +eval +exists +hmget +pttl " +
-		"+scard +smembers +sscan +publish +subscribe +unsubscribe +hget +hset +expire +psetex +sadd +srem +del"
+		"+scard +smembers +sscan +publish +subscribe +unsubscribe +hget +hset +expire +psetex +sadd +srem +del +setrange"
 	admin.do(append([]string{"ACL", "SETUSER", "netron"}, strings.Fields(rights)...)...)
 	cfg := quick()
 	cfg.URL, cfg.Username, cfg.Password = s.URL(), "netron", "secret"
