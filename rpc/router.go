@@ -73,11 +73,28 @@ func (s *Stub) routed(ctx context.Context, member string, run func(context.Conte
 	if err != nil {
 		return unsent(err)
 	}
-	err = run(ctx, p.Stub)
+	err = s.runAt(ctx, p, run)
 	if s.router.Done(ctx, p, err) {
 		return s.rerouted(ctx, p, err, run)
 	}
 	return err
+}
+
+// runAt is one attempt of routed.
+func (s *Stub) runAt(ctx context.Context, p Pick, run func(context.Context, *Stub) error) error {
+	returned := false
+	defer s.endUnless(ctx, &returned, &p)
+	err := run(ctx, p.Stub)
+	returned = true
+	return err
+}
+
+// endUnless ends an attempt that has not returned: a panic passes through, of middleware or of
+// what encodes an argument.
+func (s *Stub) endUnless(ctx context.Context, returned *bool, p *Pick) {
+	if !*returned {
+		s.router.Done(ctx, *p, errInternal())
+	}
 }
 
 // rerouted makes a call again that has failed at p with err.
@@ -91,7 +108,7 @@ func (s *Stub) rerouted(ctx context.Context, p Pick, err error, run func(context
 			return r.outcome(failure)
 		}
 		p = next
-		err = run(r.ctx, p.Stub)
+		err = s.runAt(r.ctx, p, run)
 		again = s.router.Done(r.ctx, p, err)
 	}
 	return r.outcome(err)
@@ -124,7 +141,11 @@ func (s *Stub) streamRouted(ctx context.Context, method string, args []argument,
 // streamAt is one attempt of streamRouted.
 func (s *Stub) streamAt(ctx context.Context, p Pick, method string, args []argument, want *stream.Shape, result reflect.Value) (c *streamCall, again bool, err error) {
 	p.Streams = true
-	if c, err = p.Stub.streamOnce(ctx, method, args, want, result); err != nil {
+	returned := false
+	defer s.endUnless(ctx, &returned, &p)
+	c, err = p.Stub.streamOnce(ctx, method, args, want, result)
+	returned = true
+	if err != nil {
 		return c, s.router.Done(ctx, p, err), err
 	}
 	c.afterEnd(func() { s.router.Done(ctx, p, nil) })
@@ -140,7 +161,10 @@ func (s *Stub) startRouted(ctx context.Context, member string, start func(at *St
 	}
 	for err == nil {
 		at := p
-		if err = start(at.Stub, func(err error) { s.router.Done(ctx, at, err) }); err == nil || !s.router.Done(ctx, p, err) {
+		err = s.runAt(ctx, at, func(_ context.Context, stub *Stub) error {
+			return start(stub, func(err error) { s.router.Done(ctx, at, err) })
+		})
+		if err == nil || !s.router.Done(ctx, p, err) {
 			return err
 		}
 		p, err = s.router.Next(ctx, p, err)

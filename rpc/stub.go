@@ -277,7 +277,7 @@ func (s *Stub) callFuncThrough(ctx context.Context, chain Handler, method string
 	}
 	return s.peer.endpoint.background(ctx, func(ctx context.Context) {
 		defer s.recoverCallback(method)
-		raw, err := chain(ctx, r)
+		raw, err := guarded(s, method, func() (codec.Raw, error) { return chain(ctx, r) })
 		if err != nil {
 			fn(ctx, nil, asError(err))
 			return
@@ -304,8 +304,24 @@ func (s *Stub) outgoing(method string, args []any) (*Request, error) {
 // recoverCallback keeps a panic in a callback from whoever called it.
 func (s *Stub) recoverCallback(method string) {
 	if v := recover(); v != nil {
-		s.peer.endpoint.cfg.logger().Error("netron: panic in a callback", "service", s.Name(), "method", method, "panic", v, "stack", string(debug.Stack()))
+		s.logPanic("netron: panic in a callback", method, v)
 	}
+}
+
+func (s *Stub) logPanic(message, method string, v any) {
+	s.peer.endpoint.cfg.logger().Error(message, "service", s.Name(), "method", method, "panic", v, "stack", string(debug.Stack()))
+}
+
+// guarded makes a call through middleware, whose panic is an error of the call: its callback
+// is waited for.
+func guarded[R any](s *Stub, method string, call func() (R, error)) (result R, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.logPanic("netron: panic in a middleware", method, v)
+			err = errInternal()
+		}
+	}()
+	return call()
 }
 
 // start sends a request, which it takes, and has fn called with the outcome once,

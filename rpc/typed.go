@@ -175,7 +175,10 @@ func (c *caller[A, R]) routed(ctx context.Context, args A) (result R, err error)
 	if err != nil {
 		return result, unsent(err)
 	}
+	returned := false
+	defer c.stub.endUnless(ctx, &returned, &p)
 	result, err = c.attempt(ctx, p.Stub, args, false)
+	returned = true
 	if c.stub.router.Done(ctx, p, err) {
 		return c.rerouted(ctx, args, p, err)
 	}
@@ -221,7 +224,7 @@ func (c *caller[A, R]) through(ctx context.Context, chain Handler, at *Stub, arg
 func (c *caller[A, R]) startThrough(ctx context.Context, chain Handler, at *Stub, args A, fn func(context.Context, R, error)) error {
 	return at.peer.endpoint.background(ctx, func(ctx context.Context) {
 		defer at.recoverCallback(c.name)
-		result, err := c.through(ctx, chain, at, &args)
+		result, err := guarded(at, c.name, func() (R, error) { return c.through(ctx, chain, at, &args) })
 		fn(ctx, result, err)
 	})
 }
