@@ -41,20 +41,18 @@ func newRelay(stub *Stub) *Service {
 // other side.
 func (s *Stub) relayTo(op Op, member string) invokeFunc {
 	return func(ctx context.Context, args []byte, n int, lim codec.Limits, dst []byte) ([]byte, error) {
-		if s.router != nil {
-			p, err := s.router.Pick(ctx, member)
-			if err != nil {
-				return dst, err
-			}
-			dst, err = p.Stub.relayTo(op, member)(ctx, args, n, lim, dst)
-			s.router.Done(ctx, p, err)
-			return dst, err
-		}
 		if trace, ok := HeaderFrom(ctx)[TraceParent]; ok {
 			ctx = WithHeader(ctx, TraceParent, trace)
 		}
 		if op == OpCall && hasStreams(args, n, lim) {
 			return s.relayStreams(ctx, member, args, n, lim, dst)
+		}
+		if s.router != nil {
+			out, err := s.relayRouted(ctx, member, func(at *Stub) ([]byte, error) { return at.relayTo(op, member)(ctx, args, n, lim, dst) })
+			if err != nil {
+				return dst, err
+			}
+			return out, nil
 		}
 		translated, err := s.translate(ctx, member, args, n, lim)
 		if err != nil {

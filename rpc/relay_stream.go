@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"reflect"
 
@@ -74,7 +75,11 @@ func (s *Stub) relayStreams(ctx context.Context, member string, args []byte, n i
 		return out, err
 	}
 	raw, _ := result.(codec.Raw)
-	if raw.Kind() == codec.KindDefinition {
+	switch {
+	case raw.Kind() != codec.KindDefinition:
+	case s.router != nil:
+		return dst, resultError(member, errors.New("who returned the service is not known"))
+	default:
 		return s.relayResult(ctx, member, raw, dst)
 	}
 	return append(dst, raw...), nil

@@ -171,3 +171,44 @@ func (s *Stub) startRouted(ctx context.Context, member string, start func(at *St
 	}
 	return err
 }
+
+// relayRouted passes a request on that a peer made of a routed stub, and again if nobody has
+// served it. It has no streams for arguments.
+func (s *Stub) relayRouted(ctx context.Context, member string, relay func(at *Stub) ([]byte, error)) ([]byte, error) {
+	p, err := s.router.Pick(ctx, member)
+	if err != nil {
+		return nil, unsent(err)
+	}
+	out, again, err := s.relayAt(ctx, p, relay)
+	if !again {
+		return out, err
+	}
+	r := p.Stub.peer.newRetry(ctx)
+	defer r.stop()
+	for again {
+		r.note(err)
+		next, failure := s.router.Next(r.ctx, p, err)
+		if failure != nil {
+			return nil, r.outcome(failure)
+		}
+		p = next
+		out, again, err = s.relayAt(ctx, p, relay) // see callStreaming for the context
+	}
+	return out, r.outcome(err)
+}
+
+// relayAt is one attempt of relayRouted. It ends when the stream does which it returns.
+func (s *Stub) relayAt(ctx context.Context, p Pick, relay func(at *Stub) ([]byte, error)) (out []byte, again bool, err error) {
+	returned := false
+	defer s.endUnless(ctx, &returned, &p)
+	out, err = relay(p.Stub)
+	returned = true
+	if request, ok := ctx.Value(requestKey{}).(*requestContext); ok && err == nil {
+		if x := request.extra(); x != nil && x.streams != nil {
+			p.Streams = true
+			x.streams.afterEnd(func() { s.router.Done(ctx, p, nil) })
+			return out, false, nil
+		}
+	}
+	return out, s.router.Done(ctx, p, err), err
+}

@@ -38,8 +38,9 @@ type servedStreams struct {
 	run    func(o *stream.Out) error // sends it
 
 	mu     sync.Mutex
-	over   bool  // the streams have ended; guarded by mu
-	hidden error // why a stream failed before whose form could not say so; guarded by mu
+	over   bool   // the streams have ended; guarded by mu
+	hidden error  // why a stream failed before whose form could not say so; guarded by mu
+	after  func() // called when the streams have ended, nil for nothing; guarded by mu
 }
 
 // beginStreams makes the streams of a request ready. The caller ends them.
@@ -72,7 +73,8 @@ func beginStreams(ctx context.Context, m *method, returnsStream bool) (*servedSt
 // end gives up what is open.
 func (s *servedStreams) end(cause error) {
 	s.mu.Lock()
-	s.over = true
+	after := s.after
+	s.over, s.after = true, nil
 	s.mu.Unlock()
 	s.cancel(cause)
 	for _, stop := range s.stop {
@@ -80,6 +82,22 @@ func (s *servedStreams) end(cause error) {
 	}
 	for _, in := range s.ins {
 		in.Close()
+	}
+	if after != nil {
+		after()
+	}
+}
+
+// afterEnd has fn called when the streams have ended, which they may have.
+func (s *servedStreams) afterEnd(fn func()) {
+	s.mu.Lock()
+	over := s.over
+	if !over {
+		s.after = fn
+	}
+	s.mu.Unlock()
+	if over {
+		fn()
 	}
 }
 
