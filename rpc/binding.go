@@ -169,14 +169,38 @@ func (s *Stub) notThere(v *stubView) error {
 	if ctx := v.conn.session.Context(); ctx.Err() != nil {
 		return s.peer.callError(&mux.LostError{Cause: context.Cause(ctx)}) // nobody knows what the next connection has
 	}
+	s.askAgain(v)
+	return v.gone
+}
+
+// askAgain has the service asked for again, unless that was done just now.
+func (s *Stub) askAgain(v *stubView) {
 	now, last := time.Now(), s.askedAt.Load()
 	if s.qualified != "" && now.Sub(time.Unix(0, last)) >= askPause && s.askedAt.CompareAndSwap(last, now.UnixNano()) {
 		s.peer.endpoint.begin(func() { v.conn.findAgain(s.binding, v) })
 	}
-	return v.gone
 }
 
-// findAgain replaces the view of a service that had gone and has come back.
+// Gone reports whether the peer is known not to have the service any more. Then it is asked
+// again, once a second at most, by this and by calls.
+func (s *Stub) Gone() bool {
+	v := s.view.Load()
+	if v.gone == nil {
+		return false
+	}
+	_ = s.notThere(v)
+	return true
+}
+
+// Doubt says that the peer may not have the service any more, since it has refused a call for
+// that reason. It is asked again, as by [Stub.Gone].
+func (s *Stub) Doubt() {
+	if v := s.view.Load(); s.peer != nil {
+		s.askAgain(v)
+	}
+}
+
+// findAgain replaces the view of a service that had gone and has come back, or that may have gone.
 func (c *conn) findAgain(b *binding, old *stubView) {
 	ctx := c.session.Context()
 	if d := c.peer.timeout(ctx); d > 0 {
@@ -184,7 +208,7 @@ func (c *conn) findAgain(b *binding, old *stubView) {
 		ctx, cancel = context.WithTimeout(ctx, d)
 		defer cancel()
 	}
-	if v, err := c.findService(ctx, b); err == nil && v.gone == nil {
+	if v, err := c.findService(ctx, b); err == nil && (v.gone == nil || old.gone == nil) {
 		b.view.CompareAndSwap(old, v)
 	}
 }

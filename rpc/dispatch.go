@@ -124,7 +124,10 @@ func (c *conn) appendFailure(r *mux.Request, dst []byte, err error) (out []byte)
 			out = appendError(dst, errInternal())
 		}
 	}()
-	e := ofHandler(asError(err))
+	e := asError(err)
+	if _, ok := err.(*refusal); !ok {
+		e = ofHandler(e)
+	}
 	out = appendError(dst, e)
 	if n, limit := len(out)-len(dst)+wire.HeaderLen, c.endpoint.cfg.maxMessageBytes(); n > limit {
 		out = appendError(dst, &Error{Code: e.Code, Message: fmt.Sprintf("error of %d bytes, limit %d: %s", n-wire.HeaderLen, limit, shown(e.Message))})
@@ -242,7 +245,7 @@ func (c *conn) invoke(ctx context.Context, t wire.Type, id, name []byte, d *code
 		e = c.await(ctx, id)
 	}
 	if e == nil {
-		return dst, definitionNotFound(id)
+		return dst, &refusal{definitionNotFound(id)}
 	}
 	m, err := e.service.member(t, name)
 	if err != nil {
@@ -253,7 +256,7 @@ func (c *conn) invoke(ctx context.Context, t wire.Type, id, name []byte, d *code
 
 // definitionNotFound is what a peer gets that names a service by an id which leads
 // nowhere. Browser clients read the wording, and ask for the service anew.
-func definitionNotFound(id []byte) error {
+func definitionNotFound(id []byte) *Error {
 	what := "Service"
 	if uuid.Validate(string(id)) == nil {
 		what = "Definition"

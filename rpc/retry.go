@@ -59,8 +59,8 @@ func WasSent(err error) (sent, known bool) {
 }
 
 // Unserved reports whether the error of a call says for certain that no handler has seen
-// it: not a byte was sent, or the peer refused it because it shuts down or has too much to
-// do. It can be made again at another peer without harm.
+// it: not a byte was sent, or the peer refused it because it shuts down, has too much to do,
+// or does not have the service any more. It can be made again at another peer without harm.
 func Unserved(err error) bool {
 	if errors.Is(err, mux.ErrWouldBlock) {
 		return false // nor would it be elsewhere
@@ -103,6 +103,18 @@ const (
 //
 // Protocol section 12.5.
 const fieldUnserved = "unserved"
+
+// refusal is the error of a request that no handler has seen.
+type refusal struct{ err *Error }
+
+func (r *refusal) Error() string { return r.err.Error() }
+
+// Unwrap returns the error as it travels.
+func (r *refusal) Unwrap() error {
+	marked := *r.err
+	marked.Fields = map[string]any{fieldUnserved: true}
+	return &marked
+}
 
 // errOverloaded refuses requests beyond the limits.
 func errOverloaded() *Error {

@@ -196,7 +196,7 @@ func (s *Stub) beginMember(op Op, name string, n int) (*mux.Call, error) {
 	case !ok && view.gone != nil:
 		return nil, s.notThere(view)
 	case !ok:
-		return nil, &Error{Code: NotFound, Message: fmt.Sprintf("Property '%s.%s' not found", s.Name(), shown(name))}
+		return nil, &Error{Code: NotFound, Message: fmt.Sprintf("Property '%s.%s' not found", s.Name(), shown(name)), sent: notSent}
 	case op == OpSet && p.Readonly:
 		return nil, &Error{Code: PermissionDenied, Message: fmt.Sprintf("Property '%s.%s' is readonly", s.Name(), shown(name))}
 	}
