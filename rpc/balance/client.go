@@ -32,7 +32,6 @@ type Client struct {
 	stop   func()        // of the resolver
 
 	view atomic.Pointer[view]
-	turn atomic.Uint64
 	like atomic.Pointer[rpc.Stub] // the routed stub, nil before it was asked for
 
 	mu        sync.Mutex
@@ -60,7 +59,6 @@ func New(service string, cfg Config) (*Client, error) {
 		pokec: make(chan struct{}, 1), members: make(map[string]*member), leaving: make(map[string]*member),
 		budget: budget{tokens: savedRetries},
 	}
-	c.turn.Store(rand.Uint64() >> 1)
 	c.view.Store(newView(nil, ""))
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.stop = cfg.Resolver.Watch(service, c.poke)

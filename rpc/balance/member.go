@@ -115,6 +115,15 @@ func (m *member) expected(now, inflight int64) float64 {
 // no second one while there are others.
 const unknownLatency = float64(time.Hour)
 
+// prefers reports whether a policy that compares two members takes m and not other, which was
+// drawn first.
+func (c *Client) prefers(m, other *member, now int64) bool {
+	if c.cfg.Policy != LowLatency && m.inflight.Load() == 0 && other.inflight.Load() == 0 {
+		return false // weights count in the draw
+	}
+	return c.costOf(m, now) < c.costOf(other, now)
+}
+
 // costOf is what a policy that compares two members compares.
 func (c *Client) costOf(m *member, now int64) float64 {
 	calls := m.inflight.Load()

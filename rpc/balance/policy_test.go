@@ -357,3 +357,52 @@ func TestSticky(t *testing.T) {
 		}
 	})
 }
+
+// TestSkippedTurns checks that the part of an instance that cannot be asked is spread over all others,
+// and not given to the next one.
+func TestSkippedTurns(t *testing.T) {
+	for _, policy := range []balance.Policy{balance.RoundRobin, balance.Random, balance.LeastLoaded} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, "a", "b", "c", "d")
+			_, k := w.client(withPolicy(policy))
+			w.Link("caller", "b").Refuse()
+			w.Link("caller", "b").Cut()
+			synctest.Wait()
+			w.counts()
+			for i := range 1200 {
+				if _, err := k.Work(t.Context(), i); err != nil {
+					t.Fatal(err)
+				}
+			}
+			got := w.counts()
+			for _, name := range []string{"a", "c", "d"} {
+				if n := got[name]; n < 330 || n > 470 || policy == balance.RoundRobin && n != 400 {
+					t.Errorf("%v: calls %v, want 400 each", policy, got)
+				}
+			}
+		})
+	}
+}
+
+// TestWeightsOfIdle checks that weights count while there is one call at a time.
+func TestWeightsOfIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		for i, name := range []string{"a", "b", "c"} {
+			w.start(name)
+			w.registry.add(balance.Instance{Address: addressOf(name), Weight: i + 1})
+		}
+		_, k := w.client()
+		for i := range 1200 {
+			if _, err := k.Work(t.Context(), i); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got := w.counts()
+		for name, want := range map[string]int{"a": 200, "b": 400, "c": 600} {
+			if n := got[name]; n < want-90 || n > want+90 {
+				t.Errorf("calls %v, want 200, 400 and 600", got)
+			}
+		}
+	})
+}

@@ -1,9 +1,11 @@
 package balance
 
 import (
+	"cmp"
 	"math"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 )
 
 // view is the members of a client as picks see them. It does not change.
@@ -17,6 +19,7 @@ type view struct {
 type group struct {
 	members []*member
 	turns   []uint16 // indexes of members, each as often as its weight says, evenly spread
+	turn    atomic.Uint64
 }
 
 const (
@@ -44,53 +47,47 @@ func newView(members []*member, zone string) *view {
 	}
 	for _, members := range ranks {
 		if len(members) > 0 {
-			v.groups = append(v.groups, &group{members, turnsOf(members)})
+			g := &group{members: members, turns: turnsOf(members)}
+			g.turn.Store(rand.Uint64() >> 1)
+			v.groups = append(v.groups, g)
 		}
 	}
 	return v
 }
 
-// turnsOf spreads the turns of each member evenly: smooth weighted round robin.
+// turnsOf spreads the turns of each member evenly.
 func turnsOf(members []*member) []uint16 {
-	weights, sum, divisor := make([]int, len(members)), 0, 0
+	weights, sum, divisor := make([]int64, len(members)), int64(0), int64(0)
 	for i, m := range members {
-		weights[i] = m.instance.Load().weight()
+		weights[i] = int64(m.instance.Load().weight())
 		sum += weights[i]
 		divisor = gcd(weights[i], divisor)
 	}
-	if divisor*len(members) == sum { // all are equal
-		turns := make([]uint16, len(members))
-		for i := range turns {
-			turns[i] = uint16(i)
-		}
-		return turns
-	}
 	sum /= divisor
-	most := max(maxTurns, len(members))
-	total := 0
+	most := int64(max(maxTurns, len(members)))
+	type turn struct {
+		at float64 // of the whole round
+		of uint16
+	}
+	var round []turn
 	for i, w := range weights {
 		w /= divisor
 		if sum > most {
 			w = max(w*most/sum, 1)
 		}
-		weights[i] = w
-		total += w
-	}
-	turns, credit := make([]uint16, 0, total), make([]int, len(members))
-	for range total {
-		best := 0
-		for i, w := range weights {
-			if credit[i] += w; credit[i] > credit[best] {
-				best = i
-			}
+		for k := range w {
+			round = append(round, turn{(float64(k) + 0.5) / float64(w), uint16(i)})
 		}
-		credit[best] -= total
-		turns = append(turns, uint16(best))
+	}
+	slices.SortStableFunc(round, func(a, b turn) int { return cmp.Compare(a.at, b.at) })
+	turns := make([]uint16, len(round))
+	for i, t := range round {
+		turns[i] = t.of
 	}
 	return turns
 }
 
-func gcd(a, b int) int {
+func gcd(a, b int64) int64 {
 	for b != 0 {
 		a, b = b, a%b
 	}
@@ -135,9 +132,9 @@ func (v *view) pick(c *choice) *member {
 func (g *group) pick(c *choice) *member {
 	switch c.client.cfg.Policy {
 	case RoundRobin:
-		return g.pickInTurn(c, c.client.turn.Add(1))
+		return g.pickInTurn(c)
 	case Random:
-		return g.pickInTurn(c, uint64(rand.IntN(len(g.turns))))
+		return g.pickAny(c)
 	}
 	if len(g.members) == 1 {
 		if m := g.members[0]; c.admits(m) {
@@ -157,7 +154,7 @@ func (g *group) pick(c *choice) *member {
 			return a
 		}
 	}
-	if c.client.costOf(b, c.now) < c.client.costOf(a, c.now) {
+	if c.client.prefers(b, a, c.now) {
 		return b
 	}
 	return a
@@ -165,15 +162,28 @@ func (g *group) pick(c *choice) *member {
 
 func (g *group) random() *member { return g.members[g.turns[rand.IntN(len(g.turns))]] }
 
-// pickInTurn returns the first member from a turn on that can be asked.
-func (g *group) pickInTurn(c *choice, turn uint64) *member {
+// pickInTurn returns the next member that can be asked. The turns of the others are left out, so
+// that no one has more than its part for being behind them.
+func (g *group) pickInTurn(c *choice) *member {
 	n := uint64(len(g.turns))
-	for i := range n {
-		if m := g.members[g.turns[(turn+i)%n]]; c.admits(m) {
+	for range n {
+		if m := g.members[g.turns[g.turn.Add(1)%n]]; c.admits(m) {
 			return m
 		}
 	}
-	return nil
+	m, _ := g.twoOf(c) // others may have taken the turns that were left
+	return m
+}
+
+// pickAny returns any member that can be asked.
+func (g *group) pickAny(c *choice) *member {
+	for range 3 {
+		if m := g.random(); c.admits(m) {
+			return m
+		}
+	}
+	m, _ := g.twoOf(c)
+	return m
 }
 
 // twoOf returns two members that can be asked, drawn by their weights, or as many as there are.
@@ -192,21 +202,21 @@ func (g *group) twoOf(c *choice) (a, b *member) {
 
 // draw takes one of the members out, by their weights; nil if there is none.
 func draw(all []*member) (m *member, others []*member) {
-	sum := 0
+	sum := int64(0)
 	for _, m := range all {
-		sum += m.instance.Load().weight()
+		sum += int64(m.instance.Load().weight())
 	}
 	if sum == 0 {
 		return nil, nil
 	}
-	left := rand.IntN(sum)
+	left := rand.Int64N(sum)
 	for i, m := range all {
-		if left -= m.instance.Load().weight(); left < 0 {
+		if left -= int64(m.instance.Load().weight()); left < 0 {
 			all[i] = all[len(all)-1]
 			return m, all[:len(all)-1]
 		}
 	}
-	return nil, nil
+	return all[0], all[1:] // weights have changed meanwhile
 }
 
 // pickByKey returns the member that a key belongs to: one that is there, or whose first
