@@ -49,7 +49,7 @@ func (c *Client) forgive(m *member, now int64) {
 // budget bounds how many calls are repeated.
 type budget struct {
 	tokens float64
-	most   float64 // that may be saved up: for the calls of ten seconds, when there were most lately
+	most   float64 // that may be saved up: for the calls of about the last ten seconds
 	picks  uint64  // when tokens were counted last
 	at     int64
 }
@@ -83,7 +83,9 @@ func (c *Client) mayRepeat(now int64) bool {
 	b := &c.budget
 	since, earned := max(now-b.at, 1), ratio*float64(picks-min(b.picks, picks))
 	b.tokens += earned + spareRetries*float64(since)/float64(time.Second)
-	b.most = max(b.most*math.Exp(-float64(since)/float64(budgetTime)), earned*min(1, float64(budgetTime)/float64(since)))
+	passed := float64(since) / float64(budgetTime)
+	forgotten := -math.Expm1(-passed)
+	b.most += forgotten * (earned/passed - b.most)
 	b.tokens = min(b.tokens, max(savedRetries, b.most))
 	b.picks, b.at = picks, now
 	if b.tokens < 1 {
