@@ -70,26 +70,12 @@ func New(service string, cfg Config) (*Client, error) {
 // Service returns the name of the service, as New got it.
 func (c *Client) Service() string { return c.service }
 
-// Close ends the client: calls under way fail, and all connections are closed. It returns when its
-// goroutines have ended, which waits for a Config.Dial that ignores its context. It must not be
+// Close ends the client: calls under way fail, and all connections are closed; with a
+// Config.Release that leaves them open such calls go on. It returns when its goroutines have ended, which waits for a Config.Dial that ignores its context. It must not be
 // called from a callback of a call.
 func (c *Client) Close() error {
-	c.mu.Lock()
-	already := c.closed
-	c.closed = true
-	var peers []*rpc.Peer
-	for _, members := range []map[string]*member{c.members, c.leaving} {
-		for _, m := range members {
-			if m.peer != nil && !already {
-				m.forget()
-				peers = append(peers, m.peer)
-			}
-		}
-	}
-	c.wake()
-	c.mu.Unlock()
-	c.cancel()
-	if !already {
+	peers, first := c.shut()
+	if first && c.stop != nil {
 		c.stop()
 	}
 	for _, p := range peers {
@@ -100,6 +86,27 @@ func (c *Client) Close() error {
 	}
 	c.wg.Wait()
 	return nil
+}
+
+// shut has the client take no calls any more. The first time it returns the peers to give back.
+func (c *Client) shut() (peers []*rpc.Peer, first bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, false
+	}
+	c.closed = true
+	c.cancel() // before those who wait look for it
+	c.view.Store(newView(nil, ""))
+	for _, members := range []map[string]*member{c.members, c.leaving} {
+		for _, m := range members {
+			if m.peer != nil {
+				peers = append(peers, m.part())
+			}
+		}
+	}
+	c.wake()
+	return peers, true
 }
 
 // now returns the time since the client was made, in nanoseconds.

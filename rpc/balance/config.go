@@ -46,7 +46,10 @@ type Config struct {
 	// Resolver says which instances there are. Required.
 	Resolver Resolver
 
-	// Release gives a connection back that Dial returned. It must not block. Default is to close it.
+	// Release gives a connection back that Dial returned, once for each time that it did: when the
+	// instance has left, does not have the service, the connection has ended for good, or with the
+	// client. The connection may be one that others use as well; then it leaves it open. It must
+	// not block. Default is to close it.
 	Release func(*rpc.Peer)
 
 	// ID is that of the caller, which chooses its subset. Default is a random one.

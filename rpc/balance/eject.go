@@ -13,10 +13,18 @@ func (c *Client) punish(m *member, now int64) {
 	if limit < 0 || m.fails.Add(1) < int32(limit) {
 		return
 	}
+	if d := c.eject(m, now, limit); d > 0 {
+		c.cfg.logger().Warn("netron: an instance is left out, since it only fails",
+			"service", c.service, "address", m.address, "for", d)
+	}
+}
+
+// eject leaves a member out, unless too many are already, and returns for how long.
+func (c *Client) eject(m *member, now int64, limit int) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if m.gone.Load() || m.ejectedUntil.Load() > now {
-		return
+		return 0
 	}
 	ejected := 0
 	for _, other := range c.members {
@@ -25,16 +33,16 @@ func (c *Client) punish(m *member, now int64) {
 		}
 	}
 	if 2*(ejected+1) > len(c.members) {
-		return
+		return 0
 	}
 	d, most := orDefault(c.cfg.EjectTime, defaultEjectTime), orDefault(c.cfg.MaxEjectTime, defaultMaxEjectTime)
 	for n := m.ejections.Add(1); n > 1 && d < most; n-- {
 		d *= 2
 	}
 	m.fails.Store(int32(limit - 1)) // the next failure is enough
-	m.ejectedUntil.Store(now + int64(min(d, most)))
-	c.cfg.logger().Warn("netron: an instance is left out, since it only fails",
-		"service", c.service, "address", m.address, "for", min(d, most))
+	d = min(d, most)
+	m.ejectedUntil.Store(now + int64(d))
+	return d
 }
 
 // forgive notes that a member has served a call. The time of ejections grows on unless it has not failed

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"math"
 	"math/rand/v2"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -196,7 +197,7 @@ func (c *Client) pause(m *member) bool {
 
 // dial makes one attempt to connect, and asks for the service.
 func (c *Client) dial(address string) (*rpc.Peer, *rpc.Stub, error) {
-	peer, err := c.cfg.Dial(c.ctx, address)
+	peer, err := c.callDialler(address)
 	if err == nil && peer == nil {
 		err = rpc.Errorf(rpc.Internal, "balance: the dialler returned neither a peer nor an error")
 	}
@@ -211,6 +212,17 @@ func (c *Client) dial(address string) (*rpc.Peer, *rpc.Stub, error) {
 	return peer, stub, nil
 }
 
+// callDialler calls Config.Dial. Nobody else could recover from its panic.
+func (c *Client) callDialler(address string) (peer *rpc.Peer, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			c.cfg.logger().Error("netron: panic in a dialler", "address", address, "panic", v, "stack", string(debug.Stack()))
+			err = rpc.Errorf(rpc.Internal, "balance: the dialler panicked")
+		}
+	}()
+	return c.cfg.Dial(c.ctx, address)
+}
+
 // replaceAfter is after how many failed attempts to connect another instance takes the place of
 // one in a subset.
 const replaceAfter = 3
@@ -218,56 +230,74 @@ const replaceAfter = 3
 // connected notes the outcome of an attempt to connect, and reports whether there is nothing more
 // to do.
 func (c *Client) connected(m *member, peer *rpc.Peer, stub *rpc.Stub, err error) bool {
-	var forget func()
-	if err == nil {
-		forget = peer.OnState(func(e rpc.StateEvent) { c.changed(m, peer, e) })
+	if err != nil {
+		return c.notConnected(m, err)
 	}
-	done, unwanted := c.note(m, peer, stub, forget, err)
-	if unwanted {
+	forget := peer.OnState(func(e rpc.StateEvent) { c.changed(m, peer, e) })
+	if !c.keep(m, peer, stub, forget) {
 		forget()
 		c.cfg.release(peer)
 	}
-	return done
+	return true
 }
 
-// note is connected under the lock. unwanted is set if the peer is to be given back.
-func (c *Client) note(m *member, peer *rpc.Peer, stub *rpc.Stub, forget func(), err error) (done, unwanted bool) {
+// keep gives a member its connection, and reports whether that is wanted.
+func (c *Client) keep(m *member, peer *rpc.Peer, stub *rpc.Stub, forget func()) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	defer c.wake()
 	m.coming.Store(false)
-	over := c.closed || m.gone.Load()
-	switch {
-	case err != nil:
-		if m.lastErr = err; !over {
-			c.logDial(m)
-		}
-		if m.dialFails++; m.dialFails == replaceAfter {
-			c.poke()
-		}
-		return over, false
-	case over:
-		return true, true
+	if c.closed || m.gone.Load() {
+		return false
 	}
-	if m.dialFails >= replaceAfter {
-		c.poke()
-	}
-	m.peer, m.forget, m.dialFails, m.lastErr = peer, forget, 0, nil
+	m.peer, m.forget = peer, forget
+	c.reached(m)
 	m.stub.Store(stub)
 	if e := peer.Err(); e != nil { // nobody may have been told
 		c.wg.Go(func() { c.changed(m, peer, rpc.StateEvent{State: rpc.StateClosed, Err: e}) })
 	}
-	return true, false
+	return true
 }
 
-// logDial tells why a member has no connection, the first time with more emphasis. mu is held.
-func (c *Client) logDial(m *member) {
+// notConnected notes that an attempt to connect has failed, and reports whether it was the last.
+func (c *Client) notConnected(m *member, err error) bool {
+	fails, over := c.noteFailure(m, err)
+	if over {
+		return true
+	}
 	level := slog.LevelDebug
-	if m.dialFails == 0 {
+	if fails == 1 {
 		level = slog.LevelWarn
 	}
 	c.cfg.logger().Log(c.ctx, level, "netron: an instance cannot be connected to",
-		"service", c.service, "address", m.address, "error", m.lastErr)
+		"service", c.service, "address", m.address, "error", err)
+	return false
+}
+
+// noteFailure is notConnected under the lock.
+func (c *Client) noteFailure(m *member, err error) (fails int, over bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	defer c.wake()
+	m.coming.Store(false)
+	c.missed(m, err)
+	return m.dialFails, c.closed || m.gone.Load()
+}
+
+// missed counts an attempt to connect that has failed. mu is held.
+func (c *Client) missed(m *member, err error) {
+	m.lastErr = err
+	if m.dialFails++; m.dialFails == replaceAfter {
+		c.poke()
+	}
+}
+
+// reached notes that there is a connection. mu is held.
+func (c *Client) reached(m *member) {
+	if m.dialFails >= replaceAfter {
+		c.poke()
+	}
+	m.dialFails, m.lastErr = 0, nil
 }
 
 // changed is told that a peer has come into another state.
@@ -280,24 +310,38 @@ func (c *Client) changed(m *member, peer *rpc.Peer, e rpc.StateEvent) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	defer c.wake()
-	if m.peer != peer || !broken {
-		return
-	}
-	m.lastErr = e.Err
-	if e.State == rpc.StateReconnecting {
-		return
-	}
-	m.peer = nil
-	m.stub.Store(nil)
-	m.forget()
-	m.dialFails = max(m.dialFails, 1)
 	switch {
-	case c.closed:
-	case m.gone.Load():
+	case m.peer != peer || c.closed:
+	case e.State == rpc.StateConnected && e.Reason == rpc.ReasonReady:
+		c.reached(m)
+	case e.State == rpc.StateReconnecting && e.Reason == rpc.ReasonDialFailed:
+		c.missed(m, e.Err)
+	case e.State == rpc.StateReconnecting:
+		m.lastErr = e.Err
+	case e.State == rpc.StateClosed:
+		c.lose(m, e.Err)
+	}
+}
+
+// lose gives a peer back that has ended for good. mu is held.
+func (c *Client) lose(m *member, err error) {
+	peer := m.part()
+	c.wg.Go(func() { c.cfg.release(peer) })
+	m.lastErr, m.dialFails = err, max(m.dialFails, 1)
+	if m.gone.Load() {
 		c.drop(m)
-	default:
+	} else {
 		c.demand(m)
 	}
+}
+
+// part takes the connection of a member away. mu is held.
+func (m *member) part() *rpc.Peer {
+	peer := m.peer
+	m.stub.Store(nil)
+	m.forget()
+	m.peer, m.forget = nil, nil
+	return peer
 }
 
 // leave notes that an instance has left. mu is held.
@@ -320,7 +364,7 @@ func (c *Client) drop(m *member) {
 	if c.leaving[m.address] == m {
 		delete(c.leaving, m.address)
 	}
-	c.gonePicks += m.picks.Load()
+	c.gonePicks += m.picks.Swap(0)
 }
 
 // retirePause is how often a connection is looked at whose instance has left.
@@ -360,9 +404,7 @@ func (c *Client) takeIdle(m *member) (peer *rpc.Peer, done bool) {
 	if !isShared && m.peer.Pending() > 0 || !m.inflight.CompareAndSwap(0, isRetired) {
 		return nil, false
 	}
-	m.stub.Store(nil)
-	m.forget()
-	peer, m.peer = m.peer, nil
+	peer = m.part()
 	c.drop(m)
 	return peer, true
 }

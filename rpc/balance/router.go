@@ -205,6 +205,7 @@ func (c *Client) await(ctx context.Context, a *affinity, before *past) (rpc.Pick
 		}
 		select {
 		case <-changec:
+		case <-c.ctx.Done():
 		case <-ctx.Done():
 			return rpc.Pick{}, rpc.Errorf(rpc.CodeOf(ctx.Err()), "balance: no instance of %s in time: %w", c.service, c.unavailable())
 		case <-limit:
