@@ -135,3 +135,28 @@ func TestCallAllocates(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkNew measures what it takes to look at many instances.
+func BenchmarkNew(b *testing.B) {
+	for _, tc := range []struct {
+		name      string
+		n, subset int
+		weight    func(i int) int
+	}{
+		{"16 of 10000", 10_000, 16, even},
+		{"4096 of 10000", 10_000, -1, even},
+		{"4096 with weights", 4096, -1, func(i int) int { return 1 + i*i%65_537 }},
+	} {
+		b.Run(tc.name, func(b *testing.B) {
+			all := balance.Static(manyInstances(tc.n, tc.weight)...)
+			b.ReportAllocs()
+			for b.Loop() {
+				c, err := balance.New("x", balance.Config{Dial: unreachable, Resolver: all, Subset: tc.subset})
+				if err != nil {
+					b.Fatal(err)
+				}
+				_ = c.Close()
+			}
+		})
+	}
+}

@@ -125,10 +125,24 @@ func (c *Client) follow() {
 	for {
 		select {
 		case <-c.pokec:
+			start := time.Now()
 			c.resolve()
+			c.rest(time.Since(start))
 		case <-c.ctx.Done():
 			return
 		}
+	}
+}
+
+// rest waits as long as something took, if that is worth it: a resolver of many instances that
+// change all the time does not get more than half of a processor.
+func (c *Client) rest(d time.Duration) {
+	if d < time.Millisecond {
+		return
+	}
+	select {
+	case <-time.After(d):
+	case <-c.ctx.Done():
 	}
 }
 
@@ -136,7 +150,7 @@ func (c *Client) follow() {
 func (c *Client) resolve() {
 	l, ok := c.cfg.Resolver.(Learner)
 	learns := ok && !l.Ready() // before Resolve, which may learn more meanwhile
-	found := c.cfg.Resolver.Resolve(c.service)
+	all := c.place(c.cfg.Resolver.Resolve(c.service))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.learns = learns
@@ -144,9 +158,10 @@ func (c *Client) resolve() {
 		return
 	}
 	before := c.members
-	c.members = make(map[string]*member, len(found))
-	var order []*member
-	for _, i := range c.chosen(found, before) {
+	chosen := c.chosen(all)
+	c.members = make(map[string]*member, len(chosen))
+	order := make([]*member, 0, len(chosen))
+	for _, i := range chosen {
 		m := before[i.Address]
 		if m == nil {
 			m = c.join(i.Address)
@@ -171,6 +186,7 @@ func (c *Client) resolve() {
 func (c *Client) join(address string) *member {
 	if m := c.leaving[address]; m != nil {
 		delete(c.leaving, address)
+		m.coming.Store(m.dialling && m.peer == nil && m.dialFails == 0)
 		m.gone.Store(false)
 		return m
 	}
@@ -179,48 +195,73 @@ func (c *Client) join(address string) *member {
 	return m
 }
 
-// chosen returns the instances to know: one for each address, and no more than the subset. mu is
-// held.
-func (c *Client) chosen(found []Instance, before map[string]*member) []*placed {
+// place returns the instances that the client looks at, one for each address. If it connects to
+// some of them only they are in the order in which it prefers them.
+func (c *Client) place(found []Instance) []*placed {
+	n, self := c.cfg.subset(), c.self
+	if n < 0 {
+		n, self = maxMembers, 0 // all clients have the same ones, for their keys
+	}
 	seen := make(map[string]struct{}, len(found))
-	var all []*placed
+	all := make([]*placed, 0, len(found))
 	for _, i := range found {
-		if _, twice := seen[i.Address]; twice || i.Address == "" || len(all) == maxMembers {
+		if _, twice := seen[i.Address]; twice || i.Address == "" {
 			continue
 		}
 		seen[i.Address] = struct{}{}
-		all = append(all, &placed{Instance: i, hash: hashOf(i.id())})
+		hash := hashOf(i.id())
+		all = append(all, &placed{Instance: i, hash: hash, order: mix(self ^ hash)})
 	}
+	if len(all) > n {
+		slices.SortStableFunc(all, func(a, b *placed) int { return cmp.Compare(a.order, b.order) })
+	}
+	return all
+}
+
+// chosen returns the instances to know, no more than the subset and those that are in place of
+// others. mu is held.
+func (c *Client) chosen(all []*placed) []*placed {
 	n := c.cfg.subset()
-	if n < 0 || len(all) <= n {
+	if n < 0 {
+		return all[:min(len(all), maxMembers)]
+	}
+	if len(all) <= n {
 		return all
 	}
-	slices.SortStableFunc(all, func(a, b *placed) int { return cmp.Compare(mix(c.self^a.hash), mix(c.self^b.hash)) })
-	var near, far, last []*placed
-	for _, p := range all {
-		switch {
-		case p.isLast():
-			last = append(last, p)
-		case c.cfg.Zone == "" || p.Zone == c.cfg.Zone:
-			near = append(near, p)
-		default:
-			far = append(far, p)
-		}
-	}
-	// Some are kept of other zones, for when the own one fails.
-	kept := min(len(near), n-min(len(far), (n+3)/4))
-	ordered := slices.Concat(near[:kept], far, near[kept:], last)
 	var subset []*placed
-	for _, p := range ordered {
-		if n == 0 || len(subset) == 2*c.cfg.subset() {
-			break
+	take := func(from []*placed, want int) (rest []*placed) {
+		for room := 2 * want; len(from) > 0 && want > 0 && room > 0; room-- {
+			p := from[0]
+			from = from[1:]
+			subset = append(subset, p)
+			if m := c.members[p.Address]; m == nil || m.dialFails < replaceAfter {
+				want--
+				n--
+			}
 		}
-		subset = append(subset, p)
-		if m := before[p.Address]; m == nil || m.dialFails < replaceAfter {
-			n--
-		}
+		return from
+	}
+	first, last := split(all, func(p *placed) bool { return !p.isLast() })
+	for _, of := range [2][]*placed{first, last} {
+		near, far := split(of, func(p *placed) bool { return c.cfg.Zone == "" || p.Zone == c.cfg.Zone })
+		// Some are kept of other zones, for when the own one fails.
+		near = take(near, n-min(len(far), (n+3)/4))
+		take(far, n)
+		take(near, n)
 	}
 	return subset
+}
+
+// split returns those that are, and those that are not.
+func split(all []*placed, is func(*placed) bool) (those, others []*placed) {
+	for _, p := range all {
+		if is(p) {
+			those = append(those, p)
+		} else {
+			others = append(others, p)
+		}
+	}
+	return those, others
 }
 
 // demandAll has those dialled that have no connection. Of all instances, as keys need them, those who

@@ -72,7 +72,8 @@ type Config struct {
 
 	// Subset is how many instances the client connects to, which it chooses by ID: another client
 	// takes others. Instances that cannot be connected to are replaced. Default 16, all with the
-	// policy ByKey, as keys need; negative means all.
+	// policy ByKey, as keys need; negative means all, but no more than 4096, which are the same
+	// for all clients.
 	Subset int
 
 	// WaitReady has calls wait while there is no instance that could be asked, until their context

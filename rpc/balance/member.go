@@ -41,14 +41,16 @@ type member struct {
 	peer      *rpc.Peer
 	forget    func() // of the callback for the states of peer
 	dialling  bool
-	dialFails int // in a row
+	retiring  bool // a goroutine waits for the end of its calls
+	dialFails int  // in a row, also of the peer itself
 	lastErr   error
 }
 
 // placed is an instance with the hash of its id.
 type placed struct {
 	Instance
-	hash uint64
+	hash  uint64
+	order uint64 // of those that a client prefers
 }
 
 // isRetired is the number of calls under way of a member that takes none any more.
@@ -351,7 +353,10 @@ func (c *Client) leave(m *member) {
 	switch {
 	case m.peer != nil:
 		c.leaving[m.address] = m
-		c.wg.Go(func() { c.retire(m) })
+		if !m.retiring {
+			m.retiring = true
+			c.wg.Go(func() { c.retire(m) })
+		}
 	case m.dialling:
 		c.leaving[m.address] = m
 	default:
@@ -367,17 +372,22 @@ func (c *Client) drop(m *member) {
 	c.gonePicks += m.picks.Swap(0)
 }
 
-// retirePause is how often a connection is looked at whose instance has left.
+// retirePause is how often a connection is looked at whose instance has left. It is not closed
+// before: the instance may be back at once.
 const retirePause = 250 * time.Millisecond
 
-// retire closes the connection to an instance that has left when no call is under way.
+// retire closes the connection to an instance that has left when no call is under way. It is one
+// goroutine for each member, however often that comes and goes.
 func (c *Client) retire(m *member) {
 	t := time.NewTicker(retirePause)
 	defer t.Stop()
-	for !c.retired(m) {
+	for {
 		select {
 		case <-t.C:
 		case <-c.ctx.Done():
+			return
+		}
+		if c.retired(m) {
 			return
 		}
 	}
@@ -397,6 +407,7 @@ func (c *Client) retired(m *member) bool {
 func (c *Client) takeIdle(m *member) (peer *rpc.Peer, done bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	defer func() { m.retiring = !done }()
 	if c.closed || c.leaving[m.address] != m || m.peer == nil {
 		return nil, true // it has come back, for example
 	}
