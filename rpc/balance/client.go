@@ -306,8 +306,13 @@ func (c *Client) Stub(ctx context.Context) (*rpc.Stub, error) {
 		m.inflight.Add(-1)
 		m.picks.Add(^uint64(0))
 	}
-	c.like.CompareAndSwap(nil, rpc.NewRouted(p.Stub, r))
-	return c.like.Load(), nil
+	s := rpc.NewRouted(p.Stub, r)
+	if !c.like.CompareAndSwap(nil, s) {
+		if other := c.like.Load(); other != nil {
+			return other, nil
+		}
+	}
+	return s, nil
 }
 
 // Call calls a method of the service at one of the instances, as rpc.Stub.Call does.
@@ -327,6 +332,13 @@ func Query[T any](ctx context.Context, c *Client) (*T, error) {
 		return nil, err
 	}
 	t, err := rpc.Bind[T](s)
+	if rpc.CodeOf(err) == rpc.NotFound && c.like.CompareAndSwap(s, nil) {
+		// The instance that was asked may have been an old one.
+		if s, err = c.Stub(ctx); err != nil {
+			return nil, err
+		}
+		t, err = rpc.Bind[T](s)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("balance: %w", err)
 	}

@@ -9,6 +9,7 @@ import (
 
 // punish notes a failure of a member, which may be one too many.
 func (c *Client) punish(m *member, now int64) {
+	m.failedAt.Store(now)
 	limit := orDefault(c.cfg.EjectAfter, defaultEjectAfter)
 	if limit < 0 || m.fails.Add(1) < int32(limit) {
 		return

@@ -12,7 +12,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/d-e-v-grid/netron"
 	"github.com/d-e-v-grid/netron/rpc"
 	"github.com/d-e-v-grid/netron/rpc/balance"
 )
@@ -695,26 +694,7 @@ func TestPassedOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "a", "b", "c")
 		c, _ := w.client(withPolicy(balance.RoundRobin))
-		front := netron.NewService("front", "")
-		netron.Func(front, "workers", func(ctx context.Context) (*rpc.Stub, error) { return c.Stub(ctx) })
-		if err := w.caller.ExposeService(front); err != nil {
-			t.Fatal(err)
-		}
-		outside := w.Start(t, "outside:1")
-		peer, err := outside.Dial(t.Context(), "caller:1")
-		if err != nil {
-			t.Fatal(err)
-		}
-		k, err := rpc.Query[struct {
-			Workers func(ctx context.Context) (*workerClient, error)
-		}](t.Context(), peer, "front")
-		if err != nil {
-			t.Fatal(err)
-		}
-		workers, err := k.Workers(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		workers := w.passedOn(c)
 		seen := make(map[string]int)
 		for i := range 9 {
 			at, err := workers.Work(t.Context(), i)

@@ -29,6 +29,7 @@ type member struct {
 	picks        atomic.Uint64
 	failures     atomic.Uint64
 	fails        atomic.Int32 // failures in a row
+	failedAt     atomic.Int64 // when the last of them was noted
 	ejections    atomic.Int32
 	ejectedUntil atomic.Int64
 
@@ -65,7 +66,7 @@ func (m *member) usable(now int64, l level) bool {
 	if stub == nil || m.gone.Load() {
 		return false
 	}
-	if l < levelEjected && m.ejectedUntil.Load() > now {
+	if l < levelEjected && (m.ejectedUntil.Load() > now || stub.Gone()) {
 		return false
 	}
 	switch stub.Peer().State() {

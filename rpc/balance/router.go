@@ -35,10 +35,14 @@ func (r *router) Done(ctx context.Context, p rpc.Pick, err error) (again bool) {
 	m.inflight.Add(-1)
 	now := c.now()
 	if err != nil {
-		return c.failed(ctx, m, err, now, float64(now-p.Start))
+		return c.failed(ctx, p, m, err, now)
 	}
 	if p.Streams {
-		return false // nor is it known how they have ended
+		// Nor is it known how they have ended, but they had begun.
+		if m.fails.Load() != 0 && m.failedAt.Load() < p.Start && p.Stub.Peer().State() == rpc.StateConnected {
+			c.forgive(m, now)
+		}
+		return false
 	}
 	m.measure(now, float64(now-p.Start))
 	if m.fails.Load() != 0 || m.ejections.Load() != 0 {
@@ -48,8 +52,8 @@ func (r *router) Done(ctx context.Context, p rpc.Pick, err error) (again bool) {
 }
 
 // failed notes a failure, and reports whether the call may be made again.
-func (c *Client) failed(ctx context.Context, m *member, err error, now int64, took float64) bool {
-	code, unserved := rpc.CodeOf(err), rpc.Unserved(err)
+func (c *Client) failed(ctx context.Context, p rpc.Pick, m *member, err error, now int64) bool {
+	code, unserved, took := rpc.CodeOf(err), rpc.Unserved(err), float64(now-p.Start)
 	remote := isOf(err)
 	switch {
 	case remote && !unserved && code != rpc.Unavailable:
@@ -57,9 +61,11 @@ func (c *Client) failed(ctx context.Context, m *member, err error, now int64, to
 		if m.fails.Load() != 0 || m.ejections.Load() != 0 {
 			c.forgive(m, now)
 		}
-	case remote && !unserved, unserved && code == rpc.NotFound: // what it lost shows in its state, see changed
+	case remote && !unserved: // what it lost shows in its state, see changed
 		m.failures.Add(1)
 		c.punish(m, now)
+	case remote && code == rpc.NotFound:
+		p.Stub.Doubt()
 	case code == rpc.DeadlineExceeded:
 		m.failures.Add(1)
 		m.measure(now, took)
