@@ -118,6 +118,18 @@ func (w *worker) Size(_ context.Context, r io.Reader) (int64, error) {
 	return io.Copy(io.Discard, r)
 }
 
+// Feed is Size of a call with an id.
+func (w *worker) Feed(ctx context.Context, id int, r io.Reader) (int64, error) {
+	w.world.served(id)
+	return w.Size(ctx, r)
+}
+
+// Tail is Count of a call with an id.
+func (w *worker) Tail(ctx context.Context, id, n int) iter.Seq2[int, error] {
+	w.world.served(id)
+	return w.Count(ctx, n)
+}
+
 // Inner returns a service.
 func (w *worker) Inner(context.Context) (*netron.Service, error) {
 	s := netron.NewService("inner", "")
@@ -129,6 +141,8 @@ type workerClient struct {
 	Work  func(ctx context.Context, id int) (string, error)
 	Count func(ctx context.Context, n int) iter.Seq2[int, error]
 	Size  func(ctx context.Context, r io.Reader) (int64, error)
+	Feed  func(ctx context.Context, id int, r io.Reader) (int64, error)
+	Tail  func(ctx context.Context, id, n int) iter.Seq2[int, error]
 	Inner func(ctx context.Context) (*innerClient, error)
 }
 
