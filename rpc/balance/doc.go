@@ -19,7 +19,8 @@
 // those under rpc.RetryUnsent or rpc.Idempotent wait for one until their deadline. With
 // Config.WaitReady all do.
 //
-// An instance that only fails gets no calls for a while ([Config].EjectAfter). One that cannot be
+// An instance that does not have the service any more gets no calls, and is asked for it once a second.
+// One that only fails gets no calls for a while ([Config].EjectAfter). One that cannot be
 // connected to is dialled again after random pauses that grow, by one attempt at a time.
 //
 // # Lifetime

@@ -15,6 +15,7 @@ import (
 type learner struct {
 	*registry
 	ready atomic.Bool
+	asked func() // by Err
 }
 
 func (l *learner) Ready() bool { return l.ready.Load() }
@@ -22,6 +23,7 @@ func (l *learner) Ready() bool { return l.ready.Load() }
 var errUnknown = errors.New("nobody to ask")
 
 func (l *learner) Err() error {
+	l.asked()
 	if l.ready.Load() {
 		return nil
 	}
@@ -43,6 +45,7 @@ func TestLearns(t *testing.T) {
 			w.start("a")
 			l := &learner{registry: w.registry}
 			c := w.idle(withPolicy(policy), func(c *balance.Config) { c.Resolver = l })
+			l.asked = func() { c.Stats() } // it may use the client
 			ctx := balance.WithKey(t.Context(), "k")
 			began := time.Now()
 			time.AfterFunc(time.Second, l.learned)

@@ -251,22 +251,32 @@ func (c *Client) prepare(a *affinity, before *past) (changec <-chan struct{}, ho
 
 // unavailable returns why no instance can be asked.
 func (c *Client) unavailable() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	closed, n, cause := c.lack()
 	switch {
-	case c.closed:
+	case closed:
 		return rpc.Errorf(rpc.Unavailable, "balance: the client of %s is closed", c.service)
-	case len(c.members) == 0:
-		if l, ok := c.cfg.Resolver.(Learner); ok && l.Err() != nil {
-			return rpc.Errorf(rpc.Unavailable, "balance: no instance of %s is known: %w", c.service, l.Err())
+	case n == 0:
+		if l, ok := c.cfg.Resolver.(Learner); ok {
+			if err := l.Err(); err != nil {
+				return rpc.Errorf(rpc.Unavailable, "balance: no instance of %s is known: %w", c.service, err)
+			}
 		}
 		return rpc.Errorf(rpc.Unavailable, "balance: no instance of %s is known", c.service)
+	case cause != nil:
+		return rpc.Errorf(rpc.Unavailable, "balance: none of %d instances of %s can be asked, one of them since: %w", n, c.service, cause)
 	}
+	return rpc.Errorf(rpc.Unavailable, "balance: none of %d instances of %s can be asked", n, c.service)
+}
+
+// lack returns what unavailable says.
+func (c *Client) lack() (closed bool, n int, cause error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for _, m := range c.members {
 		if m.lastErr != nil {
-			return rpc.Errorf(rpc.Unavailable, "balance: none of %d instances of %s can be asked, one of them since: %w",
-				len(c.members), c.service, m.lastErr)
+			cause = m.lastErr
+			break
 		}
 	}
-	return rpc.Errorf(rpc.Unavailable, "balance: none of %d instances of %s can be asked", len(c.members), c.service)
+	return c.closed, len(c.members), cause
 }
