@@ -211,7 +211,7 @@ func (p *Peer) retried(ctx context.Context, err error, run func(context.Context)
 // outcome returns the error of the last attempt as that of all.
 func (r *retry) outcome(err error) error {
 	e, ok := errors.AsType[*Error](err)
-	if sent, known := WasSent(err); !ok || !r.sent || !known || sent {
+	if sent, known := WasSent(err); !ok || !r.sent || (!known || sent) && !Unserved(err) {
 		return err
 	}
 	all := *e
@@ -239,7 +239,7 @@ func (r *retry) stop() {
 
 // note notes whether an attempt that ended with err may have been served.
 func (r *retry) note(err error) {
-	if sent, known := WasSent(err); (sent || !known) && !wasRefused(err) {
+	if sent, known := WasSent(err); (sent || !known) && !Unserved(err) {
 		r.sent = true
 	}
 }

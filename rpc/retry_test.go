@@ -138,3 +138,38 @@ func TestParseGoAway(t *testing.T) {
 		}
 	}
 }
+
+// TestOutcomeOfAttempts checks what the last error of several attempts says of all.
+func TestOutcomeOfAttempts(t *testing.T) {
+	refused := *errOverloaded()
+	refused.remote = true
+	gone := *(&refusal{definitionNotFound([]byte("x"))}).Unwrap().(*Error)
+	gone.remote = true
+	lost, unsent := callError(&mux.LostError{Sent: true}), callError(&mux.LostError{})
+	for _, tc := range []struct {
+		name        string
+		first, last error
+		unserved    bool
+	}{
+		{"lost, then refused", lost, &refused, false},
+		{"lost, then gone", lost, &gone, false},
+		{"lost, then not sent", lost, unsent, false},
+		{"refused, then not sent", &refused, unsent, true},
+		{"gone, then not sent", &gone, unsent, true},
+		{"gone, then refused", &gone, &refused, true},
+		{"not sent, then refused", unsent, &refused, true},
+		{"refused, then lost", &refused, lost, false},
+	} {
+		r := &retry{}
+		r.note(tc.first)
+		err := r.outcome(tc.last)
+		if got := Unserved(err); got != tc.unserved {
+			t.Errorf("%s: Unserved = %t, want %t", tc.name, got, tc.unserved)
+		}
+		if !tc.unserved {
+			if sent, known := WasSent(err); known && !sent {
+				t.Errorf("%s: WasSent = false, true", tc.name)
+			}
+		}
+	}
+}
