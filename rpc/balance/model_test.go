@@ -129,6 +129,9 @@ func (r *reader) Read(p []byte) (int, error) {
 	return len(p[:min(len(p), 100)]), nil
 }
 
+// kinds are those of calls.
+var kinds = []string{"func", "Call", "typed", "Go", "CallFunc", "MethodFunc", "Feed", "Tail", "Inner", "Get", "relayed", "relayed Feed", "relayed Tail"}
+
 // call begins one call.
 func (m *model) call() {
 	id := m.next
@@ -153,7 +156,7 @@ func (m *model) call() {
 	}
 	n := m.rng.IntN(4)
 	pause, failing, breaks := time.Duration(m.rng.IntN(100))*time.Millisecond, m.chance(20), m.chance(30)
-	kind := []string{"func", "Call", "typed", "Go", "CallFunc", "MethodFunc", "Feed", "Tail", "Inner", "Get", "relayed", "relayed Feed", "relayed Tail"}[m.rng.IntN(13)]
+	kind := kinds[m.rng.IntN(len(kinds))]
 	m.mu.Lock()
 	m.twice[id], m.what[id] = policy == 1, kind
 	m.mu.Unlock()
@@ -240,18 +243,24 @@ func TestModel(t *testing.T) {
 		seeds = 8
 	}
 	start := rand.Uint64()
+	succeeded := make(map[string]int)
 	for seed := start; seed < start+uint64(seeds); seed++ {
-		synctest.Test(t, func(t *testing.T) { runModel(t, seed) })
+		synctest.Test(t, func(t *testing.T) { runModel(t, seed, succeeded) })
 		if t.Failed() {
 			t.Fatalf("seed %d", seed)
 		}
 	}
+	for _, kind := range kinds {
+		if succeeded[kind] == 0 {
+			t.Errorf("no %s has succeeded", kind)
+		}
+	}
 }
 
-func runModel(t *testing.T, seed uint64) {
+func runModel(t *testing.T, seed uint64, succeeded map[string]int) {
 	m := &model{
 		rng: rand.New(rand.NewPCG(seed, 0)), names: []string{"a", "b", "c", "d"}, closed: make(map[*balance.Client]bool), down: make(map[string]bool),
-		outcomes: make(map[int]int), errs: make(map[int]error), twice: make(map[int]bool), kinds: make(map[string]int), what: make(map[int]string),
+		outcomes: make(map[int]int), errs: make(map[int]error), twice: make(map[int]bool), kinds: succeeded, what: make(map[int]string),
 	}
 	m.world = newWorld(t, m.names...)
 	attempts := m.rng.IntN(4) - 1 // until a peer is given up
@@ -329,11 +338,6 @@ func (m *model) check() {
 			m.t.Errorf("%s %d has succeeded, and was not served", m.what[id], id)
 		case err != nil && served > 0 && (known && !sent || rpc.Unserved(err)):
 			m.t.Errorf("%s %d was served %d times, and was not sent: %v", m.what[id], id, served, err)
-		}
-	}
-	for _, kind := range []string{"func", "Call", "typed", "Go", "CallFunc", "MethodFunc", "Feed", "Tail", "Inner", "Get", "relayed", "relayed Feed", "relayed Tail"} {
-		if m.kinds[kind] == 0 {
-			m.t.Errorf("no %s has succeeded of %d calls", kind, m.next)
 		}
 	}
 }
