@@ -288,6 +288,7 @@ func TestPassedOnFailures(t *testing.T) {
 			synctest.Wait()
 		}
 		for i := range 4 { // a is busy
+			synctest.Wait() // b is done with the one before
 			if at, err := workers.Work(t.Context(), i); at != "b" || err != nil {
 				t.Errorf("Work = %q, %v, want b", at, err)
 			}
@@ -311,13 +312,16 @@ func TestPassedOnFailures(t *testing.T) {
 		for range workers.Count(t.Context(), 1000) {
 			break
 		}
+		time.Sleep(2 * time.Second) // it notices
 		if n, err := workers.Size(t.Context(), strings.NewReader("hello")); n != 5 || err != nil {
 			t.Errorf("Size = %d, %v, want 5", n, err)
 		}
+		synctest.Wait()
 		inner, err := workers.Inner(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait()
 		if _, err := inner.Name(t.Context()); err != nil {
 			t.Error(err)
 		}
