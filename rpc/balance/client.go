@@ -71,8 +71,9 @@ func New(service string, cfg Config) (*Client, error) {
 func (c *Client) Service() string { return c.service }
 
 // Close ends the client: calls under way fail, and all connections are closed; with a
-// Config.Release that leaves them open such calls go on. It returns when its goroutines have ended, which waits for a Config.Dial that ignores its context. It must not be
-// called from a callback of a call.
+// Config.Release that leaves them open such calls go on. It returns when its goroutines have
+// ended, which waits for a Config.Dial that ignores its context. It must not be called from a
+// callback of a call.
 func (c *Client) Close() error {
 	peers, first := c.shut()
 	if first && c.stop != nil {
