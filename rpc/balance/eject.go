@@ -110,6 +110,12 @@ func isOf(err error) bool {
 	return e != nil && e.Remote()
 }
 
+// isGone reports whether an error says that the instance does not have the service any more
+// which its stub stands for.
+func isGone(err error) bool {
+	return rpc.CodeOf(err) == rpc.NotFound && isOf(err) && rpc.Unserved(err)
+}
+
 func asError(err error) *rpc.Error {
 	e, _ := err.(*rpc.Error)
 	return e

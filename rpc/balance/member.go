@@ -21,9 +21,9 @@ type member struct {
 	address  string
 	instance atomic.Pointer[placed]
 
-	stub   atomic.Pointer[rpc.Stub] // nil while there was no connection yet, or the peer has ended
+	stub   atomic.Pointer[rpc.Stub] // nil while there is no connection, or the service is asked for anew
 	gone   atomic.Bool              // the instance has left; changed with Client.mu held
-	coming atomic.Bool              // nobody knows yet whether it can be connected to
+	coming atomic.Bool              // nobody knows yet whether it can be connected to, or has the service still
 
 	inflight     atomic.Int64 // calls under way and streams open; less than 0 when it has been retired
 	picks        atomic.Uint64
@@ -174,6 +174,39 @@ func (c *Client) connect(m *member) {
 		c.demand(m)
 	}
 	c.wake()
+}
+
+// replaced notes that an instance does not know the service of a stub any more. It may have
+// another release of it now, and is asked at once; calls wait for that.
+func (c *Client) replaced(m *member, stub *rpc.Stub) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || m.gone.Load() || m.dialling || !m.stub.CompareAndSwap(stub, nil) {
+		return
+	}
+	m.dialling = true
+	m.coming.Store(true)
+	peer := m.peer
+	c.wg.Go(func() { c.askAnew(m, peer, stub) })
+}
+
+// askAnew asks a connected member for the service. If it has none its stub stays, in doubt.
+func (c *Client) askAnew(m *member, peer *rpc.Peer, before *rpc.Stub) {
+	stub, err := peer.Service(c.ctx, c.service)
+	if err != nil {
+		before.Doubt()
+		stub = before
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	defer c.wake()
+	m.dialling = false
+	m.coming.Store(false)
+	if m.peer == peer {
+		m.stub.Store(stub)
+	} else {
+		c.demand(m) // its peer has ended meanwhile
+	}
 }
 
 // pause waits before an attempt to connect, and reports whether there is to be one.

@@ -64,8 +64,8 @@ func (c *Client) failed(ctx context.Context, p rpc.Pick, m *member, err error, n
 	case remote && !unserved: // what it lost shows in its state, see changed
 		m.failures.Add(1)
 		c.punish(m, now)
-	case remote && code == rpc.NotFound:
-		p.Stub.Doubt()
+	case isGone(err):
+		c.replaced(m, p.Stub)
 	case code == rpc.DeadlineExceeded:
 		m.failures.Add(1)
 		m.measure(now, took)
@@ -93,8 +93,7 @@ func (r *router) Next(ctx context.Context, p rpc.Pick, err error) (rpc.Pick, err
 	m, _ := p.At.(*member)
 	before.tried = append(before.tried, m)
 	if code := rpc.CodeOf(err); !rpc.Unserved(err) || code == rpc.ResourceExhausted && isOf(err) {
-		before.paid++
-		if before.paid >= orDefault(c.cfg.MaxAttempts, defaultMaxAttempts) || !c.mayRepeat(c.now()) {
+		if !c.pay(before) {
 			return rpc.Pick{}, err
 		}
 	}
@@ -102,7 +101,15 @@ func (r *router) Next(ctx context.Context, p rpc.Pick, err error) (rpc.Pick, err
 	if next, ok := c.tryPick(a, before); ok {
 		return next, nil
 	}
-	if !c.cfg.WaitReady && !rpc.RetriesUnsent(ctx) || rpc.WouldBlock(ctx) != nil {
+	switch {
+	case rpc.WouldBlock(ctx) != nil:
+		return rpc.Pick{}, err
+	case isGone(err): // the instances are being asked for what they have now
+		if !c.pay(before) {
+			return rpc.Pick{}, err
+		}
+		return c.awaitAgain(ctx, a, before, err)
+	case !c.cfg.WaitReady && !rpc.RetriesUnsent(ctx):
 		return rpc.Pick{}, err
 	}
 	// All have been tried, or cannot be. Now each may be tried again.
@@ -116,12 +123,23 @@ func (r *router) Next(ctx context.Context, p rpc.Pick, err error) (rpc.Pick, err
 		return rpc.Pick{}, err
 	}
 	before.waits++
+	return c.awaitAgain(ctx, a, before, err)
+}
+
+// awaitAgain is await for a call that has failed with err, at all instances by now.
+func (c *Client) awaitAgain(ctx context.Context, a *affinity, before *past, err error) (rpc.Pick, error) {
 	before.tried = before.tried[:0]
 	next, failure := c.await(ctx, a, before)
 	if failure != nil {
 		return rpc.Pick{}, err
 	}
 	return next, nil
+}
+
+// pay counts an attempt, and reports whether there may be another one.
+func (c *Client) pay(before *past) bool {
+	before.paid++
+	return before.paid < orDefault(c.cfg.MaxAttempts, defaultMaxAttempts) && c.mayRepeat(c.now())
 }
 
 // affinity returns what the call says about who is to serve it, nil if it says nothing.
