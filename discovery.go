@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -34,7 +35,8 @@ type DiscoveryConfig struct {
 	// Advertise is the address under which others reach the node: "host:port" or "host",
 	// which has the port of the listener, with wss:// before it if a proxy has the
 	// certificate. Default is the address of the listener, and if that is of all interfaces
-	// the first suitable one of this machine.
+	// the first suitable one of this machine. A listener without host and port, as a Unix
+	// socket, needs one that has a port.
 	Advertise string
 
 	// Hidden keeps the node from being found. One that does not listen is not found anyway.
@@ -85,6 +87,7 @@ type discovery struct {
 	mu      sync.Mutex
 	known   bool                        // the node has been made known; guarded by mu
 	self    string                      // the URL under which; guarded by mu
+	listens []string                    // where it listens, the first is made known; guarded by mu
 	left    chan struct{}               // closed when it is known no more, nil before it leaves; guarded by mu
 	closed  bool                        // guarded by mu
 	clients map[*finder]*balance.Client // guarded by mu
@@ -103,7 +106,11 @@ func newDiscovery(n *Node) (*discovery, error) {
 	case !cfg.isOn():
 		return nil, nil
 	case cfg.Redis != nil && cfg.Registry != nil:
-		return nil, errors.New("Config.Discovery has both Redis and a Registry")
+		return nil, Errorf(InvalidArgument, "Config.Discovery has both Redis and a Registry")
+	case slices.ContainsFunc(cfg.Dial, func(o DialOption) bool { return o == nil }):
+		return nil, Errorf(InvalidArgument, "an option of Config.Discovery.Dial is nil")
+	case cfg.Registry != nil && isEnded(cfg.Registry):
+		return nil, discover.ErrClosed
 	case cfg.Redis != nil:
 		redis := *cfg.Redis
 		if redis.Logger == nil {
@@ -119,6 +126,16 @@ func newDiscovery(n *Node) (*discovery, error) {
 		_ = d.reg.Close(n.ctx) // has no node
 	}
 	return d, err
+}
+
+// isEnded reports whether a registry is closed.
+func isEnded(r *discover.Registry) bool {
+	select {
+	case <-r.Done():
+		return true
+	default:
+		return false
+	}
 }
 
 // check returns what is wrong with the node that others are to find.
@@ -160,23 +177,80 @@ func (d *discovery) services() []discover.Service {
 func (d *discovery) join(listen string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.known || d.left != nil || d.cfg.Hidden {
+	if d.left != nil || d.cfg.Hidden {
 		return nil
 	}
+	if !d.known {
+		if err := d.register(listen); err != nil {
+			return err
+		}
+	}
+	d.listens = append(d.listens, listen) // for part
+	return nil
+}
+
+// announce is join for an address at which the node does not listen itself.
+func (d *discovery) announce(listen string) error {
+	d.mu.Lock()
+	isDone := d.known || d.left != nil
+	d.mu.Unlock()
+	if isDone {
+		return nil
+	}
+	return d.join(listen)
+}
+
+// part is told that the node does not listen at an address any more, though it goes on. If it
+// was known there it is known at another one, or no more.
+func (d *discovery) part(listen string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	i := slices.Index(d.listens, listen)
+	if i < 0 || d.left != nil {
+		return
+	}
+	d.listens = slices.Delete(d.listens, i, i+1)
+	if i > 0 {
+		return
+	}
+	for len(d.listens) > 0 {
+		err := d.register(d.listens[0])
+		if err == nil {
+			return
+		}
+		d.node.cfg.logger().Error("netron: others do not find the node at a listener", "address", d.listens[0], "err", err)
+		d.listens = d.listens[1:]
+	}
+	d.known = false
+	// With the lock, so that whoever joins comes after it. This is rare, and short.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(d.node.ctx), leavePatience)
+	defer cancel()
+	d.deregister(ctx)
+}
+
+// register is join with the lock held.
+func (d *discovery) register(listen string) error {
 	self, err := d.describe(listen)
 	if err != nil {
 		return err
 	}
-	url := self.Address
-	if !strings.Contains(url, "://") {
-		url = cmp.Or(self.Scheme, "ws") + "://" + url
+	address := self.Address
+	if !strings.Contains(address, "://") {
+		address = cmp.Or(self.Scheme, "ws") + "://" + address
 	}
 	self.Services = d.services()
 	if err := d.reg.RegisterLater(self); err != nil {
 		return err
 	}
-	d.known, d.self = true, url+self.Metadata[metadataPath]
+	d.known, d.self = true, address+escaped(self.Metadata[metadataPath])
 	return nil
+}
+
+// deregister takes the node out of the registry.
+func (d *discovery) deregister(ctx context.Context) {
+	if err := d.reg.Deregister(ctx); err != nil {
+		d.node.cfg.logger().Warn("netron: the node could not be taken out of the registry, where it expires", "err", err)
+	}
 }
 
 // changed is told when the services of the node have changed.
@@ -207,9 +281,7 @@ func (d *discovery) leave() <-chan struct{} {
 	}
 	go func() { // ends with the registry
 		defer close(d.left)
-		if err := d.reg.Deregister(context.WithoutCancel(d.node.ctx)); err != nil {
-			d.node.cfg.logger().Warn("netron: the node could not be taken out of the registry, where it expires", "err", err)
-		}
+		d.deregister(context.WithoutCancel(d.node.ctx))
 	}()
 	return d.left
 }
@@ -256,7 +328,12 @@ func (n *Node) Announce(listen string) error {
 	if n.discovery == nil {
 		return errNoDiscovery("announce")
 	}
-	if err := n.discovery.join(listen); err != nil {
+	select {
+	case <-n.ended:
+		return ErrClosed
+	default:
+	}
+	if err := n.discovery.announce(listen); err != nil {
 		return fmt.Errorf("netron: announce: %w", err)
 	}
 	return nil
@@ -282,7 +359,8 @@ func errNoDiscovery(what string) error {
 // ends with the node, or by [Client.Close].
 //
 // An option is a function that changes the configuration of the client, whose ID, zone and
-// times are those of the node.
+// times are those of the node. Which nodes there are and how they are dialled it cannot
+// change: [balance.New] makes clients of other kinds.
 func (n *Node) Find(service string, opts ...FindOption) (*Client, error) {
 	if n.discovery == nil {
 		return nil, errNoDiscovery("find " + service)
@@ -296,7 +374,6 @@ func (n *Node) Find(service string, opts ...FindOption) (*Client, error) {
 func (d *discovery) find(service string, opts []FindOption) (*Client, error) {
 	f := &finder{discovery: d}
 	cfg := balance.Config{
-		Dial: d.acquire, Release: d.release, Resolver: f,
 		ID: d.node.cfg.ID, Zone: d.cfg.Zone, Logger: d.node.cfg.logger(),
 		DialDelay: max(d.node.cfg.ReconnectDelay, 0), MaxDialDelay: max(d.node.cfg.MaxReconnectDelay, 0),
 		MaxWait: timeout(d.node.cfg.CallTimeout, defaultCallTimeout),
@@ -304,6 +381,7 @@ func (d *discovery) find(service string, opts []FindOption) (*Client, error) {
 	for _, opt := range opts {
 		opt(&cfg)
 	}
+	cfg.Dial, cfg.Release, cfg.Resolver = d.acquire, d.release, f // which belong together
 	client, err := balance.New(service, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("netron: find %s: %w", service, err)
@@ -326,18 +404,23 @@ type finder struct {
 	discovery *discovery
 }
 
-// Ready implements [balance.Learner].
+// Ready implements [balance.Learner]. A registry that was closed learns nothing more.
 func (f *finder) Ready() bool {
 	select {
 	case <-f.discovery.reg.Ready():
 		return true
 	default:
-		return false
+		return isEnded(f.discovery.reg)
 	}
 }
 
-// Err implements [balance.Learner].
-func (f *finder) Err() error { return f.discovery.reg.Err() }
+// Err implements [balance.Learner]. Who has the id of this node says nothing of the others.
+func (f *finder) Err() error {
+	if err := f.discovery.reg.Err(); !errors.Is(err, discover.ErrTaken) {
+		return err
+	}
+	return nil
+}
 
 // Resolve implements [balance.Resolver].
 func (f *finder) Resolve(service string) []balance.Instance {
@@ -353,12 +436,15 @@ func (f *finder) Resolve(service string) []balance.Instance {
 
 // urlOf returns what to dial.
 func urlOf(n *discover.Node) string {
-	url := n.URL()
+	address := n.URL()
 	if path := n.Metadata[metadataPath]; strings.HasPrefix(path, "/") {
-		url += path
+		address += escaped(path)
 	}
-	return url
+	return address
 }
+
+// escaped returns a path as it stands in a URL.
+func escaped(path string) string { return (&url.URL{Path: path}).EscapedPath() }
 
 // Watch implements [balance.Resolver]. The client calls stop when it is closed.
 func (f *finder) Watch(service string, changed func()) (stop func()) {
@@ -375,6 +461,8 @@ func (f *finder) Watch(service string, changed func()) (stop func()) {
 		go func() { // ends with the client
 			select {
 			case <-reg.Ready():
+				changed()
+			case <-reg.Done():
 				changed()
 			case <-stopped:
 			}

@@ -242,7 +242,7 @@ func (n *Node) Start() error {
 	}
 	n.serving = true
 	n.wg.Go(func() {
-		if err := n.server.Serve(ln); !errors.Is(err, engine.ErrServerClosed) {
+		if err := n.serve(ln); !errors.Is(err, engine.ErrServerClosed) {
 			n.cfg.logger().Error("netron: the listener has failed", "err", err)
 		}
 	})
@@ -259,7 +259,7 @@ func (n *Node) ServeListener(ctx context.Context, ln net.Listener) error {
 		}
 	}
 	failed := make(chan error, 1)
-	go func() { failed <- n.server.Serve(ln) }()
+	go func() { failed <- n.serve(ln) }()
 	select {
 	case err := <-failed:
 		if !errors.Is(err, engine.ErrServerClosed) {
@@ -287,6 +287,16 @@ func (n *Node) ServeListener(ctx context.Context, ln net.Listener) error {
 		return fmt.Errorf("netron: serve: %w", err)
 	}
 	return nil
+}
+
+// serve accepts connections, which is why others may find the node, until the listener fails or
+// the node stops.
+func (n *Node) serve(ln net.Listener) error {
+	err := n.server.Serve(ln)
+	if n.discovery != nil && !errors.Is(err, engine.ErrServerClosed) {
+		n.discovery.part(ln.Addr().String())
+	}
+	return err
 }
 
 // Handler returns an [http.Handler] that upgrades requests of an existing HTTP
@@ -358,8 +368,8 @@ func (n *Node) begin(c *engine.Conn, hint mux.Hint, identity *auth.Identity) {
 // have been answered or ctx ends, calls the functions of [Node.OnShutdown], and ends
 // all connections of the node with close code 1001. It returns an error that wraps
 // ctx.Err() if requests were cut off. Of several calls the one whose ctx ends first
-// decides. It must not be called from a handler or a
-// callback of [Stub.CallFunc].
+// decides. It must not be called from a handler, nor from a callback of [Stub.CallFunc] or of
+// [discover.Registry.On].
 func (n *Node) Shutdown(ctx context.Context) error {
 	n.leave(ctx)
 	n.stop()
@@ -432,8 +442,8 @@ func (n *Node) conns() []*engine.Conn {
 // Close ends the node now: connections are cut off, pending calls fail, and the
 // contexts of handlers end. It returns when all goroutines of the node have
 // ended, waiting at most 10 seconds for handlers that ignore their context. It
-// must not be called from a handler, nor from a callback of [Stub.CallFunc], which
-// would wait for itself. Further calls wait for the first one and return nil.
+// must not be called from a handler, nor from a callback of [Stub.CallFunc] or of
+// [discover.Registry.On], which would wait for itself. Further calls wait for the first one and return nil.
 func (n *Node) Close() error {
 	n.stop()
 	var err error
