@@ -50,10 +50,10 @@ type Node struct {
 	serving  bool                          // Serve was called; guarded by mu
 	dialled  map[*engine.Conn]struct{}     // guarded by mu
 	closing  bool                          // guarded by mu
+	ending   bool                          // somebody is in Close; guarded by mu
 	atEnd    []func(context.Context) error // of OnShutdown; guarded by mu
 	wg       sync.WaitGroup                // dials under way, and what Start started
 	ended    chan struct{}                 // closed when the node has ended
-	endOnce  sync.Once
 }
 
 // New returns a node without services or connections. It checks the
@@ -446,21 +446,25 @@ func (n *Node) conns() []*engine.Conn {
 // [discover.Registry.On], which would wait for itself. Further calls wait for the first one and return nil.
 func (n *Node) Close() error {
 	n.stop()
-	var err error
-	n.endOnce.Do(func() {
-		n.cancel(ErrClosed)
-		if n.discovery != nil {
-			n.discovery.close()
-		}
-		_ = n.server.Close() // always nil
-		n.wg.Wait()
-		for _, c := range n.conns() {
-			_ = c.Close() // always nil
-		}
-		err = n.endpoint.Close()
-		close(n.ended)
-	})
-	<-n.ended
+	n.mu.Lock()
+	isFirst := !n.ending
+	n.ending = true
+	n.mu.Unlock()
+	if !isFirst {
+		<-n.ended
+		return nil
+	}
+	n.cancel(ErrClosed)
+	if n.discovery != nil {
+		n.discovery.close()
+	}
+	_ = n.server.Close() // always nil
+	n.wg.Wait()
+	for _, c := range n.conns() {
+		_ = c.Close() // always nil
+	}
+	err := n.endpoint.Close()
+	close(n.ended)
 	return err
 }
 

@@ -76,7 +76,7 @@ type Registry struct {
 
 	cancel  context.CancelFunc // ends the goroutines
 	wg      sync.WaitGroup     // of those and of On
-	closing sync.Once
+	closing atomic.Bool
 	done    chan struct{} // closed when they have ended
 }
 
@@ -239,21 +239,21 @@ func (r *Registry) Done() <-chan struct{} { return r.done }
 // An error says that the own node is still there, for at most a TTL. Close may be called
 // again, and returns nil then.
 func (r *Registry) Close(ctx context.Context) error {
-	var err error
-	r.closing.Do(func() {
-		err = r.Deregister(ctx)
-		r.cancel()
-		r.watchers.mu.Lock()
-		for w := range r.watchers.all {
-			w.end()
-		}
-		r.watchers.all = nil
-		r.watchers.mu.Unlock()
-		r.wg.Wait()
-		r.store.close()
-		close(r.done)
-	})
-	<-r.done
+	if r.closing.Swap(true) {
+		<-r.done
+		return nil
+	}
+	err := r.Deregister(ctx)
+	r.cancel()
+	r.watchers.mu.Lock()
+	for w := range r.watchers.all {
+		w.end()
+	}
+	r.watchers.all = nil
+	r.watchers.mu.Unlock()
+	r.wg.Wait()
+	r.store.close()
+	close(r.done)
 	return err
 }
 
