@@ -354,7 +354,7 @@ func errNoDiscovery(what string) error {
 //	sum, err := calculator.Add(ctx, 5, 3)
 //
 // Find connects to nothing, and need not wait for Redis: the first call does, within its
-// time limit. Clients of a node share their connections. If the node offers the
+// time limit. Clients of a node share their connections. If the node is found with the
 // service itself, it is one of the instances, and is called without a connection. The client
 // ends with the node, or by [Client.Close].
 //

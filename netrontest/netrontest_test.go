@@ -66,6 +66,17 @@ func everywhere(t *testing.T, f func(t *testing.T)) {
 	t.Run("real time", f)
 }
 
+// TestDiscoverReplaced has an option take back what Discover has set.
+func TestDiscoverReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var network netrontest.Network
+		without := netrontest.Configure(func(c *netron.Config) { c.Discovery = netron.DiscoveryConfig{} })
+		if n := network.Start(t, "a:1", netrontest.Discover(), without); n.Discovery() != nil {
+			t.Error("the node has a registry")
+		}
+	})
+}
+
 func TestPair(t *testing.T) {
 	everywhere(t, func(t *testing.T) {
 		pair := netrontest.NewPair(t, once, tasks)

@@ -48,8 +48,12 @@ func (n *Network) Start(t TB, addr string, opts ...Option) *Node {
 		cfg.Discovery.Registry = registry
 		cfg.Discovery.Dial = []netron.DialOption{netron.DialNet(n.Dialer(node.name))}
 	}
+	own := cfg.Discovery.Registry
 	for _, configure := range o.configure {
 		configure(&cfg)
+	}
+	if own != nil && cfg.Discovery.Registry != own { // the node will not close it
+		_ = own.Close(context.Background())
 	}
 	inner, err := netron.New(cfg)
 	if err != nil {

@@ -26,7 +26,8 @@ func Prepare(f func(node *netron.Node) error) Option {
 
 // Discover has nodes of one network find each other, as others do by Redis: it sets
 // Config.Discovery, so that [netron.Node.Find] calls a service at whichever of them offer it,
-// over the network. What is news takes some milliseconds to get around.
+// over the network. What is news takes some milliseconds to get around. A node leaves when it is
+// closed or restarted; for one that is registered and cannot be reached use [Link.Refuse] and [Link.Cut].
 func Discover() Option { return func(o *options) { o.discover = true } }
 
 func collect(opts []Option) *options {

@@ -10,14 +10,15 @@
 // # Failures
 //
 // A call that nobody has served goes to another instance at once: one that was not sent, or that an
-// instance refused which shuts down or has too much to do. One that was lost with its connection is
+// instance refused which shuts down, has too much to do or does not have the service any more: then it
+// is asked anew for what it has. One that was lost with its connection is
 // made again only if its context is one of rpc.Idempotent, a few times, and within a budget for all
 // calls. Both end with the context of the call. A call that was given streams is made again only
 // while none of them has been used.
 //
 // If no instance is left that could be asked, calls fail with an error of code rpc.Unavailable, and
 // those under rpc.RetryUnsent or rpc.Idempotent wait for one until their deadline. With
-// Config.WaitReady all do.
+// Config.WaitReady all do, as they do while a [Learner] has not been told of any instances.
 //
 // An instance that does not have the service any more gets no calls, and is asked for it once a second.
 // One that only fails gets no calls for a while ([Config].EjectAfter). One that cannot be
