@@ -285,7 +285,7 @@ func anchors(t *testing.T, file string) []string {
 	var all []string
 	for line := range strings.Lines(string(text)) {
 		if heading, ok := strings.CutPrefix(strings.TrimSpace(line), "## "); ok {
-			all = append(all, strings.ReplaceAll(strings.ToLower(heading), " ", "-"))
+			all = append(all, strings.NewReplacer(" ", "-", ",", "").Replace(strings.ToLower(heading)))
 		}
 	}
 	return all
