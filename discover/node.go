@@ -178,7 +178,7 @@ func isID(id string) bool { return id != "" && len(id) <= maxIDBytes && utf8.Val
 
 // isService reports whether others can ask for a service.
 func isService(s Service) bool {
-	return s.Name != "" && len(s.Name)+len(s.Version) < maxNameBytes && !strings.ContainsAny(s.Name, "@:") &&
+	return s.Name != "" && len(s.QualifiedName()) <= maxNameBytes && !strings.ContainsAny(s.Name, "@:") &&
 		utf8.ValidString(s.Name) && utf8.ValidString(s.Version)
 }
 

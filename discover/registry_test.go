@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -383,4 +384,22 @@ func TestLaterRefused(t *testing.T) {
 	admin.do("CONFIG", "SET", "requirepass", "")
 	wantReady(t, r)
 	wantIDs(t, "all", r.Nodes, "a")
+}
+
+// TestLongNames registers services whose names are as long as those of package rpc may be.
+func TestLongNames(t *testing.T) {
+	r, err := NewMemory(nil, Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close(t.Context())
+	for _, tt := range []struct {
+		name, version int
+		ok            bool
+	}{{255, 0, true}, {256, 0, false}, {249, 5, true}, {250, 5, false}} {
+		s := Service{Name: strings.Repeat("n", tt.name), Version: "1.0.0"[:tt.version]}
+		if err := r.Check(Node{ID: "a", Address: "a:1", Services: []Service{s}}); (err == nil) != tt.ok {
+			t.Errorf("Check() of a name of %d bytes and a version of %d = %v", tt.name, tt.version, err)
+		}
+	}
 }
