@@ -443,7 +443,8 @@ func (n *Node) conns() []*engine.Conn {
 // contexts of handlers end. It returns when all goroutines of the node have
 // ended, waiting at most 10 seconds for handlers that ignore their context. It
 // must not be called from a handler, nor from a callback of [Stub.CallFunc] or of
-// [discover.Registry.On], which would wait for itself. Further calls wait for the first one and return nil.
+// [discover.Registry.On], which would wait for itself. Further calls wait for the first one
+// and return nil.
 func (n *Node) Close() error {
 	n.stop()
 	n.mu.Lock()
