@@ -305,7 +305,7 @@ func (r *Registry) announce(ctx context.Context, kind string, n *Node) error {
 
 // keep gives signs of life until ctx ends, and otherwise asks whether Redis is there.
 func (r *Registry) keep(ctx context.Context) {
-	wait := time.Duration(0)
+	wait := time.Nanosecond // at once
 	for {
 		t := time.NewTimer(wait)
 		select {
@@ -332,7 +332,7 @@ func (r *Registry) keep(ctx context.Context) {
 		if err != nil {
 			wait = min(wait, r.cfg.retryDelay())
 		} else {
-			wait -= time.Since(at) // also if the answer takes longer than that
+			wait = max(wait-time.Since(at), time.Nanosecond) // also if the answer takes longer than that
 		}
 	}
 }

@@ -323,6 +323,9 @@ func spread(d time.Duration) time.Duration { return d*3/4 + rand.N(d/2+1) }
 
 // sleep waits, and returns false if ctx ends first.
 func sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
