@@ -85,7 +85,8 @@ type Reader struct {
 // known. It reads no more than it is asked for, and allocates nothing when it is read.
 //
 // If fn is not nil, Read calls it with the progress, at most every 100 ms, and once more when
-// r ends or fails. fn holds up the transfer and should return soon.
+// r ends or fails: only then is it told of all the bytes that were expected. fn holds up the
+// transfer and should return soon.
 func NewReader(r io.Reader, total int64, fn func(Progress)) *Reader {
 	now := time.Now()
 	return &Reader{src: r, total: max(total, -1), fn: fn, start: now, reported: now, hash: sha256.New()}
@@ -107,7 +108,8 @@ func (r *Reader) Read(p []byte) (int, error) {
 
 func (r *Reader) report(bytes int64, atEnd bool) {
 	now := time.Now()
-	if r.ended || (!atEnd && now.Sub(r.reported) < progressInterval) {
+	isEarly := now.Sub(r.reported) < progressInterval || r.total >= 0 && bytes >= r.total
+	if r.ended || isEarly && !atEnd {
 		return
 	}
 	r.reported, r.ended = now, atEnd
