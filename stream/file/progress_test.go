@@ -46,7 +46,7 @@ func TestReaderReports(t *testing.T) {
 			var got []file.Progress
 			r := file.NewReader(src, 20, func(p file.Progress) { got = append(got, p) })
 			io.Copy(io.Discard, r)
-			r.Read(make([]byte, 1)) // the end is reported once
+			r.Read(make([]byte, 1))           // the end is reported once
 			want := []int64{4, 8, 12, 16, 20} // all of it once
 			if len(got) != len(want) {
 				t.Fatalf("got %d reports, want %d: %+v", len(got), len(want), got)
