@@ -313,7 +313,8 @@ func (d *discovery) closeClients() {
 }
 
 // Discovery returns the view of all nodes that Config.Discovery asks for, nil without it. It
-// belongs to the node, which registers with it and closes it.
+// belongs to the node, which registers with it and closes it: ask it, change the own node by
+// [discover.Registry.Update], and leave its other methods that write alone.
 func (n *Node) Discovery() *discover.Registry {
 	if n.discovery == nil {
 		return nil
@@ -323,7 +324,11 @@ func (n *Node) Discovery() *discover.Registry {
 
 // Announce makes the node known under an address of Config.Discovery, as [Node.Serve] does by
 // itself: for a node that is served by [Node.Handler] alone. Advertise must have a port, or
-// listen is "host:port" of the HTTP server. A node is made known once.
+// listen is "host:port" of the HTTP server. A node is made known once. It does not wait for
+// Redis: [discover.Registry.WaitReady] does.
+//
+// An error is of code [FailedPrecondition] without Config.Discovery, [InvalidArgument] for an
+// address, or for services, that others could not use, or [ErrClosed].
 func (n *Node) Announce(listen string) error {
 	if n.discovery == nil {
 		return errNoDiscovery("announce")
@@ -361,6 +366,9 @@ func errNoDiscovery(what string) error {
 // An option is a function that changes the configuration of the client, whose ID, zone and
 // times are those of the node. Which nodes there are and how they are dialled it cannot
 // change: [balance.New] makes clients of other kinds.
+//
+// An error is of code [FailedPrecondition] without Config.Discovery, [InvalidArgument] for a
+// name or a configuration that makes no sense, or [ErrClosed].
 func (n *Node) Find(service string, opts ...FindOption) (*Client, error) {
 	if n.discovery == nil {
 		return nil, errNoDiscovery("find " + service)
@@ -457,8 +465,9 @@ func (f *finder) Watch(service string, changed func()) (stop func()) {
 		}
 	})
 	stopped := make(chan struct{})
+	var wg sync.WaitGroup
 	if !f.Ready() {
-		go func() { // ends with the client
+		wg.Go(func() {
 			select {
 			case <-reg.Ready():
 				changed()
@@ -466,11 +475,12 @@ func (f *finder) Watch(service string, changed func()) (stop func()) {
 				changed()
 			case <-stopped:
 			}
-		}()
+		})
 	}
 	return func() {
 		stopEvents()
 		close(stopped)
+		wg.Wait() // changed does not block
 		f.discovery.forget(f)
 	}
 }
@@ -538,19 +548,22 @@ func (d *discovery) take(url string) (*Peer, attempt) {
 	return c.peer, attempt{}
 }
 
-func (d *discovery) connect(ctx context.Context, c *sharedConn) (*Peer, error) {
-	peer, err := d.node.Dial(ctx, c.url, d.cfg.Dial...)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	defer close(c.dialed)
-	if err != nil {
-		c.err = err
-		delete(d.conns, c.url)
-		return nil, err
-	}
-	c.peer, c.users = peer, 1
-	d.users[peer] = c
-	return peer, nil
+// connect makes the attempt. Whatever becomes of it, also if an option of Discovery.Dial panics,
+// those who wait for it are told.
+func (d *discovery) connect(ctx context.Context, c *sharedConn) (peer *Peer, err error) {
+	defer func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if peer == nil {
+			c.err = err
+			delete(d.conns, c.url)
+		} else {
+			c.peer, c.users = peer, 1
+			d.users[peer] = c
+		}
+		close(c.dialed)
+	}()
+	return d.node.Dial(ctx, c.url, d.cfg.Dial...)
 }
 
 func (d *discovery) failure(c *sharedConn) error {

@@ -3,6 +3,7 @@ package netron_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -450,4 +451,43 @@ func TestFindWaits(t *testing.T) {
 	if name != "server" {
 		t.Errorf("%q has answered", name)
 	}
+}
+
+// TestFindPanic has an option of Discovery.Dial panic the first time: nobody who waits for that
+// attempt waits for ever.
+func TestFindPanic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t)
+		w.start("one", offers("namer@1.0.0"))
+		var dials atomic.Int64
+		dial := w.net.Dialer("client")
+		client := w.start("client", netrontest.Configure(func(c *netron.Config) {
+			c.Logger = quiet
+			c.Discovery.Dial = []netron.DialOption{netron.DialNet(func(ctx context.Context, network, addr string) (net.Conn, error) {
+				if dials.Add(1) == 1 {
+					time.Sleep(time.Second) // others wait by now
+					panic("a mistake")
+				}
+				return dial(ctx, network, addr)
+			})}
+		}))
+		settle()
+		ctx := netron.RetryUnsent(t.Context())
+		var wg sync.WaitGroup
+		for range 3 {
+			c, err := client.Find("namer")
+			if err != nil {
+				t.Fatal(err)
+			}
+			wg.Go(func() {
+				if err := c.Call(ctx, "name", nil); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if n := dials.Load(); n != 2 {
+			t.Errorf("%d dials, want the second one to be shared", n)
+		}
+	})
 }

@@ -66,6 +66,7 @@ func startRedis(ctx context.Context, path string) (r *Redis, err error) {
 	started := make(chan error)
 	go r.run(started)
 	if err := <-started; err != nil {
+		<-r.done
 		return nil, errors.Join(fmt.Errorf("bench: start Redis: %w", err), os.Remove(r.dir))
 	}
 	ctx, cancel := context.WithTimeout(ctx, redisPatience)

@@ -116,6 +116,8 @@ const (
 	// readAhead is how many nodes are read by one batch: few enough that no client takes
 	// the batch for one that blocks, which would go over another connection.
 	readAhead = 256
+	// firstAhead is how many are read so at first, when nobody knows how large they are.
+	firstAhead = 16
 
 	// batchBytes is how large a batch should be. A record may be larger.
 	batchBytes = 8 << 20

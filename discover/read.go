@@ -33,7 +33,7 @@ type reader struct {
 // read keeps the view current until ctx ends.
 func (r *Registry) read(ctx context.Context) {
 	now := time.Now()
-	rd := &reader{Registry: r, book: newBook(&r.cfg), sweep: now, tidy: now.Add(spread(r.cfg.cleanup())), since: -1, ahead: readAhead}
+	rd := &reader{Registry: r, book: newBook(&r.cfg), sweep: now, tidy: now.Add(spread(r.cfg.cleanup())), since: -1, ahead: firstAhead}
 	for rd.await(ctx) {
 		todo := r.marks.take()
 		err := unanswered(ctx, rd.round(ctx, &todo))

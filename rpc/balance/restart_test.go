@@ -100,16 +100,7 @@ func TestRestartsWithoutService(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "a", "b", "c")
 		c, k := w.client(withPolicy(balance.RoundRobin))
-		calls := func(n int) map[string]int {
-			t.Helper()
-			for i := range n {
-				if _, err := k.Work(t.Context(), i); err != nil {
-					t.Error(err)
-				}
-				time.Sleep(10 * time.Millisecond)
-			}
-			return w.counts()
-		}
+		calls := func(n int) map[string]int { return w.work(k, n) }
 		calls(3)
 		w.nodes["b"].Close()
 		w.nodes["b"] = w.Start(t, "b:1", netrontest.Configure(quiet))
@@ -136,16 +127,7 @@ func TestConceal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "a", "b")
 		_, k := w.client()
-		calls := func(n int) map[string]int {
-			t.Helper()
-			for i := range n {
-				if _, err := k.Work(t.Context(), i); err != nil {
-					t.Error(err)
-				}
-				time.Sleep(10 * time.Millisecond)
-			}
-			return w.counts()
-		}
+		calls := func(n int) map[string]int { return w.work(k, n) }
 		calls(10)
 		if err := w.nodes["b"].Conceal("worker@1.0.0"); err != nil {
 			t.Fatal(err)

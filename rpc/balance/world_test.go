@@ -270,6 +270,18 @@ func (w *world) counts() map[string]int {
 	return all
 }
 
+// work makes calls that must not fail, 100 a second, and returns how many each worker got.
+func (w *world) work(k *workerClient, n int) map[string]int {
+	w.t.Helper()
+	for i := range n {
+		if _, err := k.Work(w.t.Context(), i); err != nil {
+			w.t.Error(err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return w.counts()
+}
+
 // stats returns what the client knows of an instance.
 func statsOf(c *balance.Client, name string) balance.InstanceStats {
 	for _, s := range c.Stats() {
