@@ -165,12 +165,18 @@ func (c *Client) connect(m *member) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.tried(m)
+}
+
+// tried notes that nobody tries to connect to a member any more, or asks it for the service. mu is
+// held.
+func (c *Client) tried(m *member) {
 	m.dialling = false
 	switch {
 	case m.peer != nil:
 	case m.gone.Load():
 		c.drop(m)
-	default: // it has come back, or was lost at once
+	default: // it has come back, or was lost meanwhile
 		c.demand(m)
 	}
 	c.wake()
@@ -199,14 +205,11 @@ func (c *Client) askAnew(m *member, peer *rpc.Peer, before *rpc.Stub) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	defer c.wake()
-	m.dialling = false
 	m.coming.Store(false)
 	if m.peer == peer {
 		m.stub.Store(stub)
-	} else {
-		c.demand(m) // its peer has ended meanwhile
 	}
+	c.tried(m)
 }
 
 // pause waits before an attempt to connect, and reports whether there is to be one.
